@@ -1,0 +1,1 @@
+"""Benchmarks: programs that measure this package beside others; no part of the package itself."""

@@ -1,0 +1,107 @@
+"""Servers as processes: started one by one, ended by their own id whatever happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.load import BenchmarkError
+
+PATIENCE = 30.0  # seconds for a server to start
+GRACE = 5.0  # seconds for a server to end once its standard input has
+
+
+class MissingServer(Exception):
+    """A server cannot be measured because a package that it needs cannot be imported."""
+
+
+@dataclass
+class ServerProcess:
+    """A running server.
+
+    Attributes:
+        output: what it printed after its port, known when it has ended.
+    """
+
+    name: str
+    process: subprocess.Popen[str]
+    port: int
+    output: str = ""
+
+    def processor_seconds(self) -> float | None:
+        """Processor time of its main thread so far, or None where the system does not tell (Linux does)."""
+        try:
+            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
+        except (OSError, ValueError, IndexError):
+            return None
+
+
+def start(name: str, loop: str, core: int | None, profile: bool) -> subprocess.Popen[str]:
+    """Start the server's process, in a session of its own so that Ctrl-C reaches only who measures."""
+    command = [sys.executable, "-m", "benchmarks.servers", name, "--loop", loop]
+    command += ["--core", str(core)] if core is not None else []
+    command += ["--profile"] if profile else []
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+        start_new_session=True,
+    )
+
+
+def read_port(name: str, process: subprocess.Popen[str]) -> int:
+    """The port that the server reports.
+
+    Raises:
+        MissingServer: a package is not there.
+        BenchmarkError: the server failed, or said nothing in time.
+    """
+    assert process.stdout is not None
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
+    try:
+        word, _, rest = process.stdout.readline().strip().partition(" ")
+    finally:
+        timer.cancel()
+    if word == "missing":
+        raise MissingServer(rest)
+    if word != "port":
+        raise BenchmarkError(f"{name} did not start")
+    return int(rest)
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """End the process by closing its standard input, or else by force; return its last output."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.close()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also after a second Ctrl-C: nothing may be left running
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    with process.stdout as output:
+        return output.read()
+
+
+@contextmanager
+def running(name: str, loop: str, core: int | None, profile: bool = False) -> Iterator[ServerProcess]:
+    """A server that runs as long as the block."""
+    process = start(name, loop, core, profile)
+    server = None
+    try:
+        server = ServerProcess(name, process, read_port(name, process))
+        yield server
+    finally:
+        output = end(process)
+        if server is not None:
+            server.output = output

@@ -1,0 +1,137 @@
+"""What a Host can be told, as frozen values by purpose: Limits, Timeouts, Security."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass, field, fields
+
+from .exceptions import InvalidArgument, UnsupportedType
+
+__all__ = ["Limits", "Security", "Settings", "Timeouts"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.~")
+"""Characters that stand for themselves in a query, in a cookie and in a subprotocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a host takes before it refuses; sizes in bytes, the rest in counts.
+
+    Attributes:
+        head: size of a request head, request line included (414, 431).
+        fields: header fields in a request head (431).
+        message: size of a received message, unpacked (close code 1009).
+        sockets: WebSockets open at once (503).
+        pending: upgrades waiting for an answer at once (503).
+        read_buffer: undelivered data of one socket above which it is not read further.
+        write_buffer: unsent data of one socket above which it is flagged full and closed.
+
+    Raises:
+        InvalidArgument: a limit is not a whole number above 0.
+    """
+
+    _: KW_ONLY
+    head: int = 16 * KIB
+    fields: int = 100
+    message: int = 16 * MIB
+    sockets: int = 10_000
+    pending: int = 1_000
+    read_buffer: int = 1 * MIB
+    write_buffer: int = 16 * MIB
+
+    def __post_init__(self) -> None:
+        for name, value in _items(self):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InvalidArgument(f"Limits.{name} is {value!r}; a whole number above 0 is needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a host waits, in seconds.
+
+    Attributes:
+        head: for a whole request head (408).
+        answer: for the answer to a manual upgrade (504).
+        close: for the other end to finish a close, and for `stop()` in all.
+        ping: between two keepalive pings; None sends none.
+        pong: for the answer to a ping; None waits for ever.
+
+    Raises:
+        InvalidArgument: a time is not a number above 0 (or None where that is allowed).
+    """
+
+    _: KW_ONLY
+    head: float = 10
+    answer: float = 30
+    close: float = 10
+    ping: float | None = 20
+    pong: float | None = 20
+
+    def __post_init__(self) -> None:
+        for name, value in _items(self):
+            if value is None and name in ("ping", "pong"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise InvalidArgument(f"Timeouts.{name} is {value!r}; seconds above 0 are needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who may open a WebSocket; the defaults let in the host's own pages and holders of the token.
+
+    Attributes:
+        origins: origins of pages that may connect besides the host's own and that of the URL asked for, as
+            `scheme://host[:port]`; `"null"` stands for pages without an origin, `"*"` for all pages.
+        allow_no_origin: let in programs (which send no Origin) without the token.
+        token: the secret of `host.ws_url()`; None makes a new one for each host. Never shown by `repr`.
+        allow_remote: let `listen` name an address that is not loopback.
+
+    Raises:
+        InvalidArgument: an origin or the token is not written as above.
+        UnsupportedType: `origins` is a single string.
+    """
+
+    _: KW_ONLY
+    origins: tuple[str, ...] = ()
+    allow_no_origin: bool = False
+    token: str | None = field(default=None, repr=False)
+    allow_remote: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.origins, str) or not isinstance(self.origins, Iterable):
+            raise UnsupportedType(f"Security.origins is {self.origins!r}; a list of origins is needed")
+        object.__setattr__(self, "origins", tuple(_origin(value) for value in self.origins))
+        if self.token is not None and not (len(self.token) >= 16 and TOKEN_CHARACTERS.issuperset(self.token)):
+            # The value is a secret, so the message does not repeat it.
+            raise InvalidArgument("Security.token needs at least 16 characters out of A-Z a-z 0-9 - _ . ~")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a host was told, for the parts of it."""
+
+    subprotocols: tuple[str, ...]
+    compression: bool
+    chunks: bool
+    limits: Limits
+    timeouts: Timeouts
+    security: Security
+
+
+def _items(config: Limits | Timeouts) -> Iterable[tuple[str, object]]:
+    return ((f.name, getattr(config, f.name)) for f in fields(config))
+
+
+def _origin(value: object) -> str:
+    if not isinstance(value, str):
+        raise UnsupportedType(f"Security.origins holds {value!r}; each origin is a string")
+    scheme, separator, authority = value.partition("://")
+    if value in ("*", "null") or (scheme and separator and authority and "/" not in authority):
+        return value.lower()
+    raise InvalidArgument(
+        f"Security.origins holds {value!r}; write scheme://host[:port] without a path, 'null' or '*'"
+    )

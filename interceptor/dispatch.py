@@ -1,0 +1,507 @@
+"""Who is told of an event, in which order, and on which thread.
+
+    Lane ──► plain callbacks, at once          each socket has a lane: one event at a time, in order
+         ──► async callbacks, in a task        a plain callback costs no task, future or queue
+         ──► the stream of host.events()       where there is no callback
+
+What waits in a lane is counted; above the mark the lane asks its owner to hold the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from . import log
+from .events import EVENTS, Event, WebSocketReceive, event_class
+from .exceptions import InvalidArgument, InvalidHandler, InvalidState
+
+__all__ = ["Callback", "Dispatcher", "EventStream", "Handler", "Lane", "check_handler", "is_async"]
+
+Handler = Callable[..., object]
+"""A callback, plain or async, that takes one event (a route's takes one socket)."""
+
+Then = Callable[[object], None]
+"""What follows an event: gets the first result that is not None, or the exception of a callback."""
+
+ALL = "All"
+EVENT_COST = 512
+"""Bytes that an event is counted for besides its data, so that empty messages are not free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A registered handler; whether it is async was decided when it was registered."""
+
+    handler: Handler
+    is_async: bool
+
+
+class Dispatcher:
+    """The callbacks of a host, its lanes, and its event stream."""
+
+    def __init__(self) -> None:
+        self._registered: list[tuple[str, Callback]] = []
+        self._callbacks: dict[type[Event], tuple[Callback, ...]] = dict.fromkeys(EVENTS, ())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._busy: set[Lane] = set()
+        self.outbox = Outbox()
+
+    def check(self, which: object) -> None:
+        """Check that there is such an event.
+
+        Raises:
+            UnknownEvent: there is none.
+        """
+        _event_name(which)
+
+    def on(self, which: object, handler: Handler) -> None:
+        """Register a handler for an event's name, number or class, or `"All"`.
+
+        Raises:
+            UnknownEvent: `which` is no event.
+            InvalidHandler: the handler cannot be called with one event.
+        """
+        name = _event_name(which)
+        check_handler(handler, "event")
+        self._registered.append((name, Callback(handler, is_async(handler))))
+        self._sort()
+
+    def off(self, which: object, handler: Handler | None = None) -> None:
+        """Undo `on`: for one handler, or for all that were registered with `which`.
+
+        Raises:
+            UnknownEvent: `which` is no event.
+            InvalidArgument: there was no such registration.
+        """
+        name = _event_name(which)
+        kept = [
+            (key, callback)
+            for key, callback in self._registered
+            if key != name or (handler is not None and callback.handler != handler)
+        ]
+        if len(kept) == len(self._registered):
+            what = "no handler" if handler is None else f"{handler!r} not"
+            raise InvalidArgument(f"{what} registered for {name}")
+        self._registered = kept
+        self._sort()
+
+    def _sort(self) -> None:
+        for cls in EVENTS:
+            wanted = (ALL, cls.__name__)
+            self._callbacks[cls] = tuple(callback for key, callback in self._registered if key in wanted)
+
+    def callbacks(self, cls: type[Event]) -> tuple[Callback, ...]:
+        """Return the callbacks of an event, in the order of registration."""
+        return self._callbacks[cls]
+
+    # The loop and its thread.
+
+    def bind(self) -> None:
+        """Belong to the running loop and its thread from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the host runs on.
+
+        Raises:
+            InvalidState: the host was not started.
+        """
+        if self._loop is None:
+            raise InvalidState("the host is not running; use `async with host:` or `await host.start()`")
+        return self._loop
+
+    def run(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function on the loop's thread: now if this is that thread, else soon and in order.
+
+        Raises:
+            InvalidState: the loop is gone.
+        """
+        if threading.get_ident() == self._thread:
+            function(*args)
+            return
+        try:
+            self.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as exc:
+            raise InvalidState("the host's event loop has ended") from exc
+
+    # Lanes at work.
+
+    def started(self, lane: Lane) -> None:
+        """Note that a lane has a task."""
+        self._busy.add(lane)
+
+    def finished(self, lane: Lane) -> None:
+        """Note that a lane has no task any more."""
+        self._busy.discard(lane)
+
+    async def drain(self, deadline: float) -> None:
+        """Wait until every async callback is through; after the deadline cancel what still runs.
+
+        The lane that this is called from, if any, is left alone: it cannot wait for itself.
+        """
+        current = asyncio.current_task()
+        rounds = 0
+        while tasks := {lane.task: lane for lane in self._busy if lane.task is not current}:
+            patience = deadline - self.loop.time()
+            if patience > 0:
+                await asyncio.wait([task for task in tasks if task is not None], timeout=patience)
+                continue
+            for lane in tasks.values():
+                lane.skip("the host was stopped")
+            await asyncio.sleep(0)
+            rounds += 1
+            if rounds > MOST_ROUNDS:
+                log.get_logger().error("callbacks will not end and are left running", count=len(tasks))
+                return
+
+
+MOST_ROUNDS = 100_000
+"""Turns of the loop given to callbacks that were cancelled."""
+
+
+class Lane:
+    """The events of one socket: one at a time, in order, whoever takes them.
+
+    Args:
+        dispatcher: has the callbacks.
+        id: of the socket; for the log.
+        url: of the socket; for the log.
+        high: bytes of waiting events above which the socket is held.
+        hold: called with True to stop what fills the lane, with False to go on.
+
+    Attributes:
+        claimed: events that go elsewhere than to the stream where no callback takes them.
+        task: runs an async callback now, else None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_dispatcher",
+        "_held",
+        "_high",
+        "_hold",
+        "_queue",
+        "_skipped",
+        "_undelivered",
+        "_working",
+        "claimed",
+        "id",
+        "task",
+        "url",
+    )
+
+    def __init__(
+        self, dispatcher: Dispatcher, id: str, url: str, high: int, hold: Callable[[bool], None]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.id = id
+        self.url = url
+        self.claimed: frozenset[type[Event]] = frozenset()
+        self._high = high
+        self._hold = hold
+        self._held = False
+        self._queue: deque[tuple[Event, Then | None]] = deque()
+        self._undelivered = 0
+        self._working = False
+        self._skipped = False
+        self.task: asyncio.Task[None] | None = None
+
+    def put(self, event: Event, then: Then | None = None) -> None:
+        """Deliver an event after those before it; at once where nothing is in the way.
+
+        Args:
+            event: what happened.
+            then: called after the callbacks, with the first result that is not None or, where one
+                raised, its exception.
+        """
+        if self._working:
+            self._queue.append((event, then))
+            self.keep(event)
+            return
+        self._working = True
+        if self._deliver(event, then):
+            self._working = False
+            if self._queue:
+                self._go_on()
+
+    def keep(self, event: Event) -> None:
+        """Count an event as undelivered until `release`."""
+        self._undelivered += _cost(event)
+        if self._undelivered > self._high and not self._held:
+            self._held = True
+            self._hold(True)
+
+    def release(self, event: Event) -> None:
+        """Count an event as delivered."""
+        self._undelivered -= _cost(event)
+        if self._held and self._undelivered <= self._high // 2:
+            self._held = False
+            self._hold(False)
+
+    def skip(self, why: str) -> None:
+        """Give up the callback that runs now, if it can be given up, and go on with the next event."""
+        # Soon, not now: a task that is cancelled before its first step never runs its `finally`.
+        self._dispatcher.loop.call_soon(self._cancel, self.task, why)
+
+    def _cancel(self, task: asyncio.Task[None] | None, why: str) -> None:
+        if task is not None and task is self.task:
+            log.get_logger(id=self.id, url=self.url).debug("callback cancelled", why=why)
+            self._skipped = True
+            task.cancel(why)
+
+    def taken(self, event: Event, then: Then | None) -> None:
+        """Go on after the stream gave out an event."""
+        if then is not None:
+            then(None)
+        self._working = False
+        self._go_on()
+
+    # Inside. `_working` is True while an event is being delivered, so that nothing overlaps it.
+
+    def _go_on(self) -> None:
+        while self._queue and not self._working:
+            event, then = self._queue.popleft()
+            self.release(event)
+            self._working = True
+            if self._deliver(event, then):
+                self._working = False
+
+    def _deliver(self, event: Event, then: Then | None) -> bool:
+        """Run the plain callbacks; return whether that was all, else go on in a task or the stream."""
+        callbacks = self._dispatcher.callbacks(event.__class__)
+        if not callbacks and self._offer(event, then):
+            return False
+        result: object = None
+        for index, callback in enumerate(callbacks):
+            if callback.is_async:
+                coroutine = self._in_task(event, callbacks[index:], result, then)
+                self.task = self._dispatcher.loop.create_task(coroutine)
+                self._dispatcher.started(self)
+                return False
+            value = self._call(callback.handler, event)
+            if value is not None and result is None:
+                result = value
+        if then is not None:
+            then(result)
+        return True
+
+    def _offer(self, event: Event, then: Then | None) -> bool:
+        if event.__class__ in self.claimed:
+            return False
+        return self._dispatcher.outbox.offer(self, event, then)
+
+    def _call(self, handler: Handler, event: Event) -> object:
+        try:
+            value = handler(event)
+        except Exception as exc:
+            self._report(exc, handler, event)
+            return exc
+        if value is not None and inspect.isawaitable(value):
+            return self._refuse_awaitable(value, handler, event)
+        return value
+
+    def _refuse_awaitable(self, value: object, handler: Handler, event: Event) -> object:
+        if inspect.iscoroutine(value):
+            value.close()
+        exc = InvalidHandler(
+            f"{_name(handler)} is a plain function that returned an awaitable; use `async def`"
+        )
+        self._report(exc, handler, event)
+        return exc
+
+    async def _in_task(
+        self, event: Event, callbacks: tuple[Callback, ...], result: object, then: Then | None
+    ) -> None:
+        """Run the callbacks that are left, then all events that came meanwhile."""
+        try:
+            while True:
+                for callback in callbacks:
+                    value = await self._await(callback, event)
+                    if value is not None and result is None:
+                        result = value
+                if then is not None:
+                    then(result)
+                if not self._queue:
+                    return
+                event, then = self._queue.popleft()
+                self.release(event)
+                result = None
+                callbacks = self._dispatcher.callbacks(event.__class__)
+                if not callbacks and self._offer(event, then):
+                    return
+        finally:
+            self._leave_task()
+
+    def _leave_task(self) -> None:
+        self.task = None
+        self._dispatcher.finished(self)
+        if not self._dispatcher.outbox.holds(self):
+            self._working = False
+            self._go_on()
+
+    async def _await(self, callback: Callback, event: Event) -> object:
+        if not callback.is_async:
+            return self._call(callback.handler, event)
+        try:
+            return await callback.handler(event)  # type: ignore[misc]  # it is async, so this is awaitable
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if self._skipped and task is not None:
+                task.uncancel()
+            elif task is not None and task.cancelling():
+                raise  # The program ends its loop.
+            self._skipped = False
+            return exc
+        except Exception as exc:
+            self._report(exc, callback.handler, event)
+            return exc
+
+    def _report(self, exc: Exception, handler: Handler, event: Event) -> None:
+        log.get_logger(id=self.id, url=self.url).error(
+            "callback raised", callback=_name(handler), event_name=event.event, exc_info=exc
+        )
+
+
+class Outbox:
+    """The events that no callback takes, for `host.events()`; one of each lane at most."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Lane, tuple[Event, Then | None]] = {}
+        self._streams = 0
+        self._wakeups: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    def offer(self, lane: Lane, event: Event, then: Then | None) -> bool:
+        """Keep an event of a lane until the stream takes it; False if there is no stream."""
+        if not self._streams:
+            return False
+        self._waiting[lane] = (event, then)
+        self._wake()
+        return True
+
+    def holds(self, lane: Lane) -> bool:
+        """Whether the lane waits for the stream."""
+        return lane in self._waiting
+
+    def open(self) -> None:
+        """Count a stream in."""
+        self._streams += 1
+
+    def close_stream(self) -> None:
+        """Count a stream out; with the last one goes what nobody will take."""
+        self._streams -= 1
+        if self._streams:
+            return
+        waiting, self._waiting = self._waiting, {}
+        for lane, (event, then) in waiting.items() if not self._closed else ():
+            lane.taken(event, then)
+
+    def close(self) -> None:
+        """End the streams once they are empty."""
+        self._closed = True
+        self._wake()
+
+    async def take(self) -> Event | None:
+        """Return the next event, or None after `close`."""
+        while not self._waiting:
+            if self._closed:
+                return None
+            await self._wakeup()
+        lane = next(iter(self._waiting))
+        event, then = self._waiting.pop(lane)
+        lane.taken(event, then)
+        self._wake()
+        return event
+
+    async def _wakeup(self) -> None:
+        wakeup = asyncio.get_running_loop().create_future()
+        self._wakeups.add(wakeup)
+        try:
+            await wakeup
+        finally:
+            self._wakeups.discard(wakeup)
+
+    def _wake(self) -> None:
+        for wakeup in self._wakeups:
+            if not wakeup.done():
+                wakeup.set_result(None)
+
+
+class EventStream(AsyncIterator[Event]):
+    """The events that no callback takes, as they come; ends when the host has stopped.
+
+    It takes part from the moment it is made. Keep it to go on where you stopped: when the last stream of
+    a host is let go, events that wait for it are dropped.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox: Outbox | None = outbox
+        outbox.open()
+
+    async def __anext__(self) -> Event:
+        event = None if self._outbox is None else await self._outbox.take()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def aclose(self) -> None:
+        """Take part no longer."""
+        self._close()
+
+    def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        outbox, self._outbox = getattr(self, "_outbox", None), None
+        if outbox is not None:
+            outbox.close_stream()
+
+
+def is_async(handler: Handler) -> bool:
+    """Whether a handler is an `async def`, also behind `partial` or as `__call__`."""
+    # A callable object is asked by its class, as Python does when it calls it.
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def check_handler(handler: Handler, argument: str) -> None:
+    """Check that a handler can be called with one argument.
+
+    Raises:
+        InvalidHandler: it cannot.
+    """
+    if not callable(handler):
+        raise InvalidHandler(f"{handler!r} cannot be called; a handler is a function of one {argument}")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # Some builtins do not tell.
+    try:
+        signature.bind(None)
+    except TypeError as exc:
+        raise InvalidHandler(
+            f"{_name(handler)}{signature} cannot be called with one {argument}: {exc}; "
+            f"write def {_name(handler)}({argument})"
+        ) from exc
+
+
+def _name(handler: Handler) -> str:
+    return str(getattr(handler, "__qualname__", None) or repr(handler))
+
+
+def _event_name(which: object) -> str:
+    return ALL if which == ALL else event_class(which).__name__
+
+
+def _cost(event: Event) -> int:
+    if isinstance(event, WebSocketReceive):
+        return EVENT_COST + sys.getsizeof(event.data)
+    return EVENT_COST

@@ -1,0 +1,524 @@
+"""The events of the host, with HTMLRenderer's numbers, names and message vectors.
+
+    number  name              elements of the vector after Object and Event
+    840     HTTPRequest       'ProcessRequest', Handle, Status, Message, MIME, URL, Headers, Body, Method
+    841     WebSocketUpgrade  ID, URL, Headers, Type
+    842     WebSocketReceive  ID, Data, FIN, Datatype
+    843     WebSocketClose    ID, Status code, Reason
+    844     WebSocketError    ID, Message
+
+An event is a frozen value. `event.message()` gives its vector, `Event.from_message(vector)` reads one;
+pydantic reads and writes JSON (`AnyEvent`, `event.model_dump_json()`), where binary data is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import hashlib
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NoReturn,
+    Protocol,
+    Self,
+)
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SkipValidation,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from .exceptions import InvalidAnswer, InvalidArgument, UnknownEvent
+
+__all__ = [
+    "EVENTS",
+    "AnyEvent",
+    "Event",
+    "HTTPRequest",
+    "Named",
+    "WebSocketClose",
+    "WebSocketError",
+    "WebSocketReceive",
+    "WebSocketUpgrade",
+    "event_class",
+    "read_event",
+    "receive_event",
+]
+
+Vector = list[object]
+"""An event as HTMLRenderer has it: `[Object, Event, ...]`."""
+
+ID_PATTERN = r"^[0-9a-f]{15}$"
+TOKEN_PREFIX = "interceptor.token."
+"""A subprotocol that starts so carries the host's token; it is no subprotocol of the program."""
+
+ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Named(Protocol):
+    """What an event's `object` is: something with a name, such as a Host."""
+
+    @property
+    def name(self) -> str:
+        """The name, as it stands in the vector."""
+
+
+class Event(BaseModel):
+    """What all events share: the object they come from, and the two ways to write them.
+
+    Attributes:
+        number: the published number of the event.
+        object: the host, or its name where the event was read from a vector or from JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid")
+
+    number: ClassVar[int]
+    vector_fields: ClassVar[tuple[str, ...]]
+
+    event: str
+    object: Annotated[Named | str, SkipValidation] = Field(repr=False)
+
+    @field_serializer("object")
+    def _object_name(self, value: Named | str) -> str:
+        return value if isinstance(value, str) else value.name
+
+    def message(self, *, numeric: bool = False) -> Vector:
+        """Return the published vector; Event is the name, or the number if `numeric`."""
+        values: Vector = [self._object_name(self.object), self.number if numeric else self.event]
+        return values + [_to_element(getattr(self, name)) for name in self.vector_fields]
+
+    @classmethod
+    def from_message(cls, vector: Sequence[builtins.object]) -> Self:
+        """Read a published vector; `Event.from_message` reads any, a subclass its own only.
+
+        Args:
+            vector: `[Object, Event, ...]` where Event is a name or a number.
+
+        Raises:
+            UnknownEvent: Event is no event of these.
+            InvalidArgument: the elements are too many, too few, or not what they should be.
+        """
+        if isinstance(vector, str | bytes) or not isinstance(vector, Sequence) or len(vector) < 2:
+            raise InvalidArgument(f"{vector!r} is no event message; it starts with Object and Event")
+        which = event_class(vector[1])
+        if not issubclass(which, cls):
+            raise UnknownEvent(f"the message is a {which.__name__}, not a {cls.__name__}")
+        if len(vector) != 2 + len(which.vector_fields):
+            names = ", ".join(("Object", "Event", *which.vector_fields))
+            raise InvalidArgument(
+                f"a {which.__name__} message has {2 + len(which.vector_fields)} elements ({names}); "
+                f"this one has {len(vector)}"
+            )
+        values = dict(zip(which.vector_fields, vector[2:], strict=True))
+        return which._read(vector[0], values)
+
+    @classmethod
+    def _read(cls, object: builtins.object, values: dict[str, Any]) -> Self:
+        try:
+            return cls.model_validate({"object": object, **values})
+        except ValidationError as exc:
+            raise InvalidArgument(f"not a valid {cls.__name__} message: {_faults(exc)}") from exc
+
+
+class HTTPRequest(Event):
+    """840: a page or a resource is asked of the host.
+
+    Attributes:
+        id: names the kind of request; always `ProcessRequest`.
+        handle: 1 once the program has answered, 0 while it has not.
+        status: HTTP status of the answer.
+        status_text: reason phrase of the answer.
+        mime: media type of the body of the answer.
+        url: the URL that was asked for.
+        headers: head of the request, then of the answer, as text with CRLF.
+        body: body of the request, then of the answer.
+        method: HTTP method of the request.
+    """
+
+    number: ClassVar[int] = 840
+    vector_fields: ClassVar[tuple[str, ...]] = (
+        "id",
+        "handle",
+        "status",
+        "status_text",
+        "mime",
+        "url",
+        "headers",
+        "body",
+        "method",
+    )
+
+    event: Literal["HTTPRequest"] = "HTTPRequest"
+    id: Literal["ProcessRequest"] = "ProcessRequest"
+    handle: Literal[0, 1] = 0
+    status: int = Field(default=200, ge=0, le=599)
+    status_text: str = "OK"
+    mime: str = "text/html"
+    url: str
+    headers: str = ""
+    body: str | bytes = ""
+    method: str = "GET"
+
+    @field_serializer("body", when_used="json")
+    def _body_to_json(self, value: str | bytes) -> str | dict[str, str]:
+        return _bytes_to_json(value)
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _body_from_json(cls, value: object, info: ValidationInfo) -> object:
+        return _bytes_from_json(value, info)
+
+
+class WebSocketUpgrade(Event):
+    """841: a page opens a WebSocket whose URL matches a rule.
+
+    With type `auto` the connection is open when this is reported. With type `manual` a callback returns
+    the event with its Headers replaced by the answer: by `accept`, `deny`, `answer`, `verbatim` or `drop`
+    below, or in the vector. `None` means: not answered yet, `host.answer()` will do it.
+
+    Attributes:
+        id: ID of the WebSocket, 15 lower-case hexadecimal digits.
+        url: the URL asked for, in normal form.
+        headers: the request head as received, text with CRLF, request line and empty line included.
+            In an answer: text, checked before it is sent; or bytes, sent as they are (none: no answer).
+        type: `auto` or `manual`.
+    """
+
+    number: ClassVar[int] = 841
+    vector_fields: ClassVar[tuple[str, ...]] = ("id", "url", "headers", "type")
+
+    event: Literal["WebSocketUpgrade"] = "WebSocketUpgrade"
+    id: str = Field(pattern=ID_PATTERN)
+    url: str
+    headers: str | bytes
+    type: Literal["auto", "manual"]
+    _extensions: str = PrivateAttr(default="")
+
+    @field_serializer("headers", when_used="json")
+    def _headers_to_json(self, value: str | bytes) -> str | dict[str, str]:
+        return _bytes_to_json(value)
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _headers_from_json(cls, value: object, info: ValidationInfo) -> object:
+        return _bytes_from_json(value, info)
+
+    # What the request says, read from its text.
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header field, several joined by a comma, or None; case does not matter."""
+        values = [value for field, value in self._fields() if field.lower() == name.lower()]
+        return ", ".join(values) if values else None
+
+    @property
+    def origin(self) -> str | None:
+        """Origin of the page, `"null"` for a page without one, None where a program connects."""
+        return self.header("Origin")
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols asked for, in the order of preference."""
+        asked = (self.header("Sec-WebSocket-Protocol") or "").split(",")
+        names = (name.strip() for name in asked)
+        return tuple(name for name in names if name and not name.startswith(TOKEN_PREFIX))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies sent, by name; empty where the Cookie field cannot be read."""
+        try:
+            jar = SimpleCookie(self.header("Cookie") or "")
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    def _fields(self) -> list[tuple[str, str]]:
+        if isinstance(self.headers, bytes):
+            return []
+        lines = self.headers.split("\r\n")[1:]
+        pairs = (line.partition(":") for line in lines if ":" in line)
+        return [(name, value.strip(" \t")) for name, _, value in pairs]
+
+    # Answers: each returns a copy of the event with Headers replaced.
+
+    def accept(
+        self,
+        subprotocol: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        compression: bool = True,
+    ) -> Self:
+        """Answer with a right 101 (RFC 6455 section 4.2.2).
+
+        Args:
+            subprotocol: one of `subprotocols`, or None for none.
+            headers: more header fields, such as Set-Cookie.
+            compression: use permessage-deflate where both sides can.
+
+        Raises:
+            InvalidAnswer: the subprotocol was not asked for, or the event holds no request with a key.
+        """
+        key = self.header("Sec-WebSocket-Key")
+        if key is None:
+            raise InvalidAnswer(
+                "this event holds no request with a Sec-WebSocket-Key; answer the one that came"
+            )
+        if subprotocol is not None and subprotocol not in self.subprotocols:
+            asked = ", ".join(self.subprotocols) or "none"
+            raise InvalidAnswer(f"subprotocol {subprotocol!r} was not asked for; asked for: {asked}")
+        # RFC 6455 section 4.2.2, step 5.4: SHA-1 of the key and the GUID, in base64.
+        digest = hashlib.sha1((key + ACCEPT_GUID).encode("latin-1"), usedforsecurity=False).digest()
+        fields = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Accept": base64.b64encode(digest).decode("ascii"),
+        }
+        chosen = subprotocol or self._token_subprotocol()
+        if chosen:
+            fields["Sec-WebSocket-Protocol"] = chosen
+        if compression and self._extensions:
+            fields["Sec-WebSocket-Extensions"] = self._extensions
+        return self.answer(_head("101 Switching Protocols", {**fields, **(headers or {})}))
+
+    def deny(self, status: int = 403, body: str = "", headers: Mapping[str, str] | None = None) -> Self:
+        """Answer with a final status, 200 to 599, and a plain-text body.
+
+        Raises:
+            InvalidAnswer: the status is out of range.
+        """
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+            raise InvalidAnswer(f"status {status!r} denies nothing; a status is 200 to 599")
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = "Denied"
+        content = {"Content-Type": "text/plain; charset=utf-8"} if body else {}
+        return self.answer(_head(f"{status} {phrase}", {**content, **(headers or {})}) + body)
+
+    def answer(self, text: str) -> Self:
+        """Answer with raw text: status line, header fields, an empty line, perhaps a body."""
+        return self._replaced(text)
+
+    def verbatim(self, data: bytes) -> Self:
+        """Send these bytes as they are, checked by nobody; for tests of clients."""
+        return self._replaced(bytes(data))
+
+    def drop(self) -> Self:
+        """Close the TCP connection without an answer."""
+        return self._replaced(b"")
+
+    def set_compression(self, header: str) -> None:
+        """Tell `accept` which permessage-deflate answer would be right; for the host that makes the event."""
+        self._extensions = header
+
+    def _replaced(self, headers: str | bytes) -> Self:
+        return self.model_copy(update={"headers": headers})
+
+    def _token_subprotocol(self) -> str | None:
+        # A browser fails a socket that asked for subprotocols and was given none (WHATWG, 2.2 step 11.2).
+        asked = (self.header("Sec-WebSocket-Protocol") or "").split(",")
+        return next((name.strip() for name in asked if name.strip().startswith(TOKEN_PREFIX)), None)
+
+
+class WebSocketReceive(Event):
+    """842: a message came in, or with `chunks=True` a piece of one.
+
+    Attributes:
+        id: ID of the WebSocket.
+        data: str where datatype is 1 (text), bytes where it is 2 (binary).
+        fin: whether this is the whole message or its last piece.
+        datatype: 1 text, 2 binary.
+    """
+
+    number: ClassVar[int] = 842
+    vector_fields: ClassVar[tuple[str, ...]] = ("id", "data", "fin", "datatype")
+
+    event: Literal["WebSocketReceive"] = "WebSocketReceive"
+    id: str = Field(pattern=ID_PATTERN)
+    data: str | bytes
+    fin: bool = True
+    datatype: Literal[1, 2]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_from_json(cls, values: object, info: ValidationInfo) -> object:
+        if info.mode == "json" and isinstance(values, dict) and values.get("datatype") == 2:
+            return {**values, "data": _from_base64(values.get("data"))}
+        return values
+
+    @model_validator(mode="after")
+    def _data_fits_datatype(self) -> Self:
+        if isinstance(self.data, str) is not (self.datatype == 1):
+            raise ValueError("datatype 1 needs text (str), datatype 2 needs bytes")
+        return self
+
+    @field_serializer("data", when_used="json")
+    def _data_to_json(self, value: str | bytes) -> str:
+        return value if isinstance(value, str) else base64.b64encode(value).decode("ascii")
+
+
+class WebSocketClose(Event):
+    """843: the WebSocket has ended, whoever ended it; nothing follows.
+
+    Attributes:
+        id: ID of the WebSocket.
+        code: the peer's close code, 1005 if it gave none, 1006 if the connection was lost.
+        reason: the peer's reason, possibly empty.
+        was_clean: whether both sides finished the closing handshake.
+        initiator: who began the end: `client`, `host` (the program, or stop()), or `fault`.
+    """
+
+    number: ClassVar[int] = 843
+    vector_fields: ClassVar[tuple[str, ...]] = ("id", "code", "reason")
+
+    event: Literal["WebSocketClose"] = "WebSocketClose"
+    id: str = Field(pattern=ID_PATTERN)
+    code: int = Field(ge=0, le=65535)
+    reason: str = ""
+    was_clean: bool = True
+    initiator: Literal["client", "host", "fault"] = "client"
+
+
+class WebSocketError(Event):
+    """844: a handshake failed, or a socket ended abnormally.
+
+    Attributes:
+        id: ID of the WebSocket, or the one that the upgrade would have had.
+        text: what was wrong and what would be right, in plain words; `Message` in the vector.
+    """
+
+    number: ClassVar[int] = 844
+    vector_fields: ClassVar[tuple[str, ...]] = ("id", "text")
+
+    event: Literal["WebSocketError"] = "WebSocketError"
+    id: str = Field(pattern=ID_PATTERN)
+    text: str
+
+
+AnyEvent = Annotated[
+    HTTPRequest | WebSocketUpgrade | WebSocketReceive | WebSocketClose | WebSocketError,
+    Discriminator("event"),
+]
+"""Any event, told apart by its name; for annotations and pydantic's TypeAdapter."""
+
+EVENTS: tuple[type[Event], ...] = (
+    HTTPRequest,
+    WebSocketUpgrade,
+    WebSocketReceive,
+    WebSocketClose,
+    WebSocketError,
+)
+
+_BY_KEY: dict[object, type[Event]] = {
+    key: cls for cls in EVENTS for key in (cls, cls.number, cls.__name__, str(cls.number))
+}
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+def event_class(which: object) -> type[Event]:
+    """Return the class of an event given by class, number or name.
+
+    Raises:
+        UnknownEvent: `which` is none of these.
+    """
+    try:
+        return _BY_KEY[which]
+    except (KeyError, TypeError):
+        known = ", ".join(f"{cls.__name__} ({cls.number})" for cls in EVENTS)
+        raise UnknownEvent(f"{which!r} is no event; there are {known}, and 'All'") from None
+
+
+def read_event(json: str | bytes) -> Event:
+    """Read any event from JSON.
+
+    Raises:
+        InvalidArgument: the JSON is not an event.
+    """
+    try:
+        return _ADAPTER.validate_json(json)
+    except ValidationError as exc:
+        raise InvalidArgument(f"not an event: {_faults(exc)}") from exc
+
+
+_RECEIVE_FIELDS = frozenset(WebSocketReceive.model_fields)
+_new = WebSocketReceive.__new__
+_set = object.__setattr__
+
+
+def receive_event(
+    host: Named, id: str, data: str | bytes, fin: bool, datatype: Literal[1, 2]
+) -> WebSocketReceive:
+    """Make a WebSocketReceive of parts that are known to be right.
+
+    The same value as the class makes, without its validation, at half the cost: this runs once a message.
+    """
+    event = _new(WebSocketReceive)
+    fields = {
+        "event": "WebSocketReceive",
+        "object": host,
+        "id": id,
+        "data": data,
+        "fin": fin,
+        "datatype": datatype,
+    }
+    _set(event, "__dict__", fields)
+    _set(event, "__pydantic_fields_set__", _RECEIVE_FIELDS)
+    _set(event, "__pydantic_extra__", None)
+    _set(event, "__pydantic_private__", None)
+    return event
+
+
+def _to_element(value: object) -> object:
+    return int(value) if isinstance(value, bool) else value
+
+
+def _head(status: str, fields: Mapping[str, str]) -> str:
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join(lines) + "\r\n\r\n"
+
+
+def _bytes_to_json(value: str | bytes) -> str | dict[str, str]:
+    if isinstance(value, str):
+        return value
+    return {"base64": base64.b64encode(value).decode("ascii")}
+
+
+def _bytes_from_json(value: object, info: ValidationInfo) -> object:
+    if info.mode == "json" and isinstance(value, dict) and set(value) == {"base64"}:
+        return _from_base64(value["base64"])
+    return value
+
+
+def _from_base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        _refuse_base64()
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        _refuse_base64()
+
+
+def _refuse_base64() -> NoReturn:
+    raise ValueError("binary data in JSON is a base64 string")
+
+
+def _faults(exc: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, error['loc'])) or 'message'}: {error['msg']}" for error in exc.errors()
+    )

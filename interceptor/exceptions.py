@@ -1,0 +1,114 @@
+"""Every error that this package raises, each with whose fault it is.
+
+InterceptorError
+├── the program's fault
+│   ├── InvalidArgument (ValueError)      a value that cannot be used; says what would be right
+│   │   ├── InvalidRule                   a row of InterceptedURLs
+│   │   ├── UnknownEvent                  a name or number that is no event
+│   │   └── InvalidAnswer                 a handshake answer that must not be sent
+│   ├── UnsupportedType (TypeError)       an object of a type that cannot be used
+│   │   └── InvalidHandler                a callback that could not be called
+│   ├── UnknownSocket (LookupError)       an ID that is not open (any more)
+│   └── InvalidState (RuntimeError)       the right call at the wrong time
+└── the other end's doing
+    ├── HandshakeFailure                  a request that is refused, with the status to answer
+    └── SocketClosed                      the socket ended while the program waited on it
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "HandshakeFailure",
+    "InterceptorError",
+    "InvalidAnswer",
+    "InvalidArgument",
+    "InvalidHandler",
+    "InvalidRule",
+    "InvalidState",
+    "SocketClosed",
+    "UnknownEvent",
+    "UnknownSocket",
+    "UnsupportedType",
+]
+
+
+class InterceptorError(Exception):
+    """The base of all errors of this package."""
+
+
+class InvalidArgument(InterceptorError, ValueError):
+    """A value cannot be used; the message names it and what would be right."""
+
+
+class InvalidRule(InvalidArgument):
+    """A row of InterceptedURLs cannot be used.
+
+    Attributes:
+        row: index of the row in the table as it was given, from 0.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message if row is None else f"row {row} of InterceptedURLs: {message}")
+        self.row = row
+
+
+class UnknownEvent(InvalidArgument):
+    """A name, number or class stands for no event."""
+
+
+class InvalidAnswer(InvalidArgument):
+    """A handshake answer must not be sent; the message says what is wrong and what would be right."""
+
+
+class UnsupportedType(InterceptorError, TypeError):
+    """An object is of a type that cannot be used here."""
+
+
+class InvalidHandler(UnsupportedType):
+    """A callback cannot be called with one event (or, for a route, one socket)."""
+
+
+class UnknownSocket(InterceptorError, LookupError):
+    """An ID is not open: never given out, closed by the program, or ended.
+
+    Attributes:
+        id: the ID as it was given.
+    """
+
+    def __init__(self, id: str, why: str = "no open socket has this ID") -> None:
+        super().__init__(f"{id!r}: {why}")
+        self.id = id
+
+
+class InvalidState(InterceptorError, RuntimeError):
+    """A call came at the wrong time: before start(), twice, or after stop()."""
+
+
+class HandshakeFailure(InterceptorError):
+    """A request cannot become a WebSocket; the answer says why.
+
+    Attributes:
+        status: HTTP status to answer with.
+        reason: what was wrong and what would be right, in plain words.
+        headers: extra header fields of the answer.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class SocketClosed(InterceptorError):
+    """The socket ended before or while the program waited on it.
+
+    Attributes:
+        code: close code, as in WebSocketClose (1005 none given, 1006 connection lost).
+        reason: close reason, possibly empty.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"the socket ended with {code}" + (f" ({reason})" if reason else ""))
+        self.code = code
+        self.reason = reason

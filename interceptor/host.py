@@ -1,0 +1,391 @@
+"""The host: the program's side of the WebSockets that pages open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from . import log
+from .config import Limits, Security, Settings, Timeouts
+from .dispatch import Dispatcher, EventStream, Handler, check_handler, is_async
+from .events import WebSocketUpgrade
+from .exceptions import InvalidArgument, InvalidHandler, InvalidState, UnknownSocket
+from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule, normalize
+from .payload import Data, check_close
+from .session import Session
+from .sessions import Sessions
+from .ways.direct import SPELLED_OUT, Direct
+from .ways.guard import TOKEN_PARAMETER, Guard
+from .ways.listener import Listener
+
+__all__ = ["Host"]
+
+Row = Rule | tuple[Pattern, int] | Sequence[object]
+HandlerT = TypeVar("HandlerT", bound=Handler)
+RouteT = TypeVar("RouteT", bound=RouteHandler)
+
+GRACE = 1.0
+"""Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
+
+
+class Phase(enum.Enum):
+    """Where a host stands."""
+
+    NEW = "not started"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Host:
+    """Answers the WebSockets of pages whose URL matches a rule.
+
+    Args:
+        intercepted_urls: rows (pattern, mode); the first that matches decides. None at all acts as
+            `("*://<root>/*", 1)`.
+        root: the name by which the host's own address is known in rules and events.
+        name: the host's name in event vectors.
+        listen: address and port; port 0 lets the system choose.
+        subprotocols: for automatic handshakes, the best first; a rule's own come before them.
+        compression: agree to permessage-deflate.
+        chunks: report each data frame as it arrives instead of whole messages.
+        limits: how much the host takes.
+        timeouts: how long it waits.
+        security: who may connect.
+
+    Raises:
+        InvalidRule: a row cannot be used; names it.
+        InvalidArgument: another argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        intercepted_urls: Iterable[Row] = (),
+        *,
+        root: str = "dyalog_root",
+        name: str = "host",
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        subprotocols: Sequence[str] = (),
+        compression: bool = True,
+        chunks: bool = False,
+        limits: Limits = Limits(),  # noqa: B008  # frozen values
+        timeouts: Timeouts = Timeouts(),  # noqa: B008
+        security: Security = Security(),  # noqa: B008
+    ) -> None:
+        self.name = name
+        self._rows = InterceptedURLs(intercepted_urls, root)
+        self._listen = _check_listen(listen, security)
+        subprotocols = Rule("*", subprotocols=tuple(subprotocols)).subprotocols
+        settings = Settings(subprotocols, compression, chunks, limits, timeouts, security)
+        self._routes: list[Rule] = []
+        self._dispatcher = Dispatcher()
+        self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
+        self._guard = Guard(security, self._rows.root)
+        self._listener = Listener(Direct(self._sessions, self._guard), limits, timeouts)
+        self._phase = Phase.NEW
+        self._stopped: asyncio.Future[None] | None = None
+        self._address = ("", 0)
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name!r} {self._phase.value}>"
+
+    # Life.
+
+    async def start(self) -> None:
+        """Listen, on the running loop.
+
+        Raises:
+            InvalidState: the host was started before, or the address cannot be had.
+        """
+        if self._phase is not Phase.NEW:
+            raise InvalidState(f"the host is {self._phase.value}; a Host is started once, make another")
+        self._phase = Phase.RUNNING
+        self._dispatcher.bind()
+        try:
+            addresses = await self._listener.start(*self._listen)
+        except OSError as exc:
+            self._phase = Phase.NEW
+            raise InvalidState(f"cannot listen on {self._listen}: {exc}; port 0 takes any free one") from exc
+        self._address = addresses[0]
+        self._guard.bind((host for host, _ in addresses), self._address[1])
+        self._warn_of_manual_rows()
+
+    async def stop(self) -> None:
+        """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
+
+        Events that are left are delivered first. A second call waits for the first one.
+        """
+        if self._phase is Phase.NEW:
+            self._phase = Phase.STOPPED
+        if self._phase is Phase.STOPPED:
+            return
+        if self._stopped is not None:
+            await asyncio.shield(self._stopped)
+            return
+        self._phase = Phase.STOPPING
+        self._stopped = asyncio.get_running_loop().create_future()
+        try:
+            await self._shut_down()
+        finally:
+            self._phase = Phase.STOPPED
+            self._stopped.set_result(None)
+
+    async def _shut_down(self) -> None:
+        deadline = self._dispatcher.loop.time() + self._sessions.settings.timeouts.close
+        self._listener.close()
+        await self._sessions.end_all(deadline)
+        await self._listener.wait_empty(GRACE)
+        await self._dispatcher.drain(deadline)
+        self._dispatcher.outbox.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # Where it is.
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address that the host listens on.
+
+        Raises:
+            InvalidState: the host is not running.
+        """
+        if self._phase is not Phase.RUNNING:
+            raise InvalidState(f"the host is {self._phase.value}, it has no address; use `async with host:`")
+        return self._address
+
+    def http_url(self, path: str = "/") -> str:
+        """Return the URL of a path at the host's own address."""
+        return f"http://{self._authority()}/{path.removeprefix('/')}"
+
+    def ws_url(self, target: str = "/") -> str:
+        """Return a URL, with the token in it, that any program on this machine can connect to.
+
+        Args:
+            target: a path at the root, or a whole URL of any name that a rule has.
+
+        Raises:
+            InvalidArgument: the target is no such.
+            InvalidState: the host is not running.
+        """
+        path = target if target.startswith("/") else self._spelled_out(target)
+        path = normalize(f"ws://x{path}").removeprefix("ws://x")
+        mark = "&" if "?" in path else "?"
+        return f"ws://{self._authority()}{path}{mark}{TOKEN_PARAMETER}={self._guard.token}"
+
+    def _spelled_out(self, target: str) -> str:
+        scheme, _, rest = normalize(target).partition("://")
+        authority, _, path = rest.partition("/")
+        if authority == self._rows.root or self._guard.is_own(authority):
+            return f"/{path}"
+        return f"{SPELLED_OUT}{scheme}/{authority}/{path}"
+
+    def _authority(self) -> str:
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    # Rules.
+
+    @property
+    def intercepted_urls(self) -> InterceptedURLs:
+        """The table of rules, without the routes, which come before it. Assign rows to replace it.
+
+        Open sockets are not affected.
+        """
+        return self._rows
+
+    @intercepted_urls.setter
+    def intercepted_urls(self, rows: Iterable[Row]) -> None:
+        self._rows = InterceptedURLs(rows, self._rows.root)
+        self._compile()
+
+    def route(
+        self,
+        pattern: Pattern,
+        *,
+        mode: Mode = Mode.AUTO,
+        subprotocols: Sequence[str] = (),
+        chunks: bool | None = None,
+    ) -> Callable[[RouteT], RouteT]:
+        """Add a rule, before the table's, with an async handler that lives as long as the socket.
+
+        The handler takes the socket (a Session). When it returns the socket is closed with 1000, when it
+        raises with 1011. The messages go to it by `async for message in socket`.
+
+        Raises:
+            InvalidRule: the pattern or mode cannot be used.
+            InvalidHandler: the handler is not an `async def` of one argument.
+        """
+
+        def register(handler: RouteT) -> RouteT:
+            check_handler(handler, "socket")
+            if not is_async(handler):
+                raise InvalidHandler(
+                    f"{handler!r} is not async; a route's handler is `async def handler(socket)`"
+                )
+            rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
+            InterceptedURLs([rule], self._rows.root)  # Refuses a bad row before it is added.
+            self._routes.append(rule)
+            self._compile()
+            return handler
+
+        return register
+
+    def _compile(self) -> None:
+        self._sessions.table = (
+            InterceptedURLs([*self._routes, *self._rows], self._rows.root) if self._routes else self._rows
+        )
+
+    def _warn_of_manual_rows(self) -> None:
+        manual = [rule for rule in self._sessions.table if rule.mode is Mode.MANUAL]
+        if manual and not self._dispatcher.callbacks(WebSocketUpgrade):
+            log.get_logger().warning(
+                "a manual rule needs a WebSocketUpgrade callback, and there is none yet; "
+                'register one with host.on("WebSocketUpgrade")',
+                pattern=str(manual[0].pattern),
+            )
+
+    # Events.
+
+    def on(self, which: object) -> Callable[[HandlerT], HandlerT]:
+        """Return a decorator that registers a handler.
+
+        Args:
+            which: name, number or class of an event, or `"All"`.
+
+        Raises:
+            UnknownEvent: there is no such event.
+            InvalidHandler: the handler cannot be called with one event.
+        """
+        self._dispatcher.check(which)
+
+        def register(handler: HandlerT) -> HandlerT:
+            self._dispatcher.on(which, handler)
+            return handler
+
+        return register
+
+    def off(self, which: object, handler: Handler | None = None) -> None:
+        """Undo `on`, for one handler or for all registered with `which`.
+
+        Raises:
+            UnknownEvent: there is no such event.
+            InvalidArgument: there was no such registration.
+        """
+        self._dispatcher.off(which, handler)
+
+    def events(self) -> EventStream:
+        """Return the stream of events that no callback takes, from now on; for `async for`."""
+        return EventStream(self._dispatcher.outbox)
+
+    # Sockets.
+
+    @property
+    def sockets(self) -> Mapping[str, Session]:
+        """The open sockets by ID; each until its WebSocketClose has been reported."""
+        return self._sessions.open
+
+    def WebSocketSend(self, id: str, data: Data, fin: bool = True, opcode: int | None = None) -> int:
+        """Send a message, or a piece of one; never blocks, callable from any thread.
+
+        What the peer will not read any more is dropped: it closed or was lost, and WebSocketClose follows.
+
+        Args:
+            id: of an open socket.
+            data: str goes as text; bytes-like and sequences of integers -128..255 go as binary.
+            fin: False if more pieces of this message follow.
+            opcode: 1 text or 2 binary, whatever the type; 0 continues a message.
+
+        Returns:
+            0.
+
+        Raises:
+            UnknownSocket: the ID is not open.
+            InvalidArgument, UnsupportedType: the data cannot be sent.
+        """
+        session = self._sessions.find(id)
+        self._dispatcher.run(session.write, *session.prepare(data, fin, opcode))
+        return 0
+
+    def WebSocketClose(self, id: str, code: int = 1000, reason: str = "") -> int:
+        """Start the closing handshake after what was sent; never blocks, callable from any thread.
+
+        Args:
+            id: of an open socket.
+            code: 1000, or 3000 to 4999.
+            reason: at most 123 bytes of UTF-8.
+
+        Returns:
+            0.
+
+        Raises:
+            UnknownSocket: the ID is not open.
+            InvalidArgument: the code or the reason cannot be used.
+        """
+        check_close(code, reason)
+        session = self._sessions.find(id)
+        if session.begin_close():
+            self._dispatcher.run(session.close_wire, code, reason)
+        return 0
+
+    def answer(self, id: str, message: object) -> int:
+        """Answer a manual upgrade whose callback returned None; callable from any thread.
+
+        Args:
+            id: of the upgrade.
+            message: the event with Headers replaced, or its vector.
+
+        Returns:
+            0.
+
+        Raises:
+            UnknownSocket: no upgrade with this ID waits for an answer.
+        """
+        session = self._sessions.pending.get(id)
+        if session is None:
+            raise UnknownSocket(id, "no upgrade with this ID waits for an answer (any more)")
+        self._dispatcher.run(session.answer_late, message)
+        return 0
+
+    def broadcast(self, ids: Iterable[str], data: Data) -> int:
+        """Send one message to the sockets of these IDs that are open; return how many they are."""
+        count = 0
+        for id in ids:
+            with contextlib.suppress(UnknownSocket):
+                self.WebSocketSend(id, data)
+                count += 1
+        return count
+
+
+def _check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:
+    try:
+        host, port = listen
+    except (TypeError, ValueError):
+        raise InvalidArgument(
+            f"listen is {listen!r}; it is (address, port), such as ('127.0.0.1', 0)"
+        ) from None
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidArgument(f"listen has port {port!r}; a port is 0 to 65535, 0 lets the system choose")
+    if host == "localhost":
+        host = "127.0.0.1"  # Two families would mean two ports.
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise InvalidArgument(f"listen has address {host!r}; it is an IP address, or localhost") from None
+    if not loopback and not security.allow_remote:
+        raise InvalidArgument(
+            f"listen names {host}, which other machines can reach; "
+            "use 127.0.0.1, or set Security(allow_remote=True) if that is meant"
+        )
+    return host, port

@@ -1,0 +1,34 @@
+"""The package's log lines, by structlog, which the program configures and this package never does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Logger", "get_logger"]
+
+Logger = FilteringBoundLogger
+
+
+def get_logger(**context: object) -> Logger:
+    """Return a logger whose lines carry `context`, such as `id` and `url`.
+
+    A program that has configured structlog gets every line in its own way. One that has not gets
+    warnings and errors only, on standard error.
+    """
+    if structlog.is_configured():
+        logger: Logger = structlog.get_logger("interceptor", **context)
+        return logger
+    return _plain_logger().bind(**context)
+
+
+def _plain_logger() -> Logger:
+    # Made anew for each use: standard error may have been replaced in between.
+    logger: Logger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
+    return logger

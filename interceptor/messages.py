@@ -1,0 +1,124 @@
+"""Frames to messages: UTF-8 checked across fragments, whole messages or chunks.
+
+The core reads frames; `Utf8`, which the core calls with each of them as it calls any extension, decodes
+text on the way, so that bad UTF-8 fails the connection at that very frame (RFC 6455 section 8.1).
+`Messages` then puts the frames together.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections import deque
+from typing import Literal
+
+from websockets.extensions import Extension
+from websockets.frames import Frame, Opcode
+from websockets.typing import ExtensionName
+
+__all__ = ["Messages", "Utf8"]
+
+CONT, TEXT, BINARY = Opcode.CONT, Opcode.TEXT, Opcode.BINARY
+
+_incremental_decoder = codecs.getincrementaldecoder("utf-8")
+
+Message = tuple[str | bytes, bool, Literal[1, 2]]
+"""Data, FIN, and the opcode of its first frame."""
+
+
+class Utf8(Extension):
+    """Decodes the text that passes through the core; comes after permessage-deflate has unpacked it.
+
+    Attributes:
+        texts: what the text frames say, one str for each frame, in order.
+    """
+
+    name = ExtensionName("utf-8")
+
+    def __init__(self) -> None:
+        self.texts: deque[str] = deque()
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._fragmented = False
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Decode a text frame into `texts`; all other frames pass.
+
+        Raises:
+            UnicodeDecodeError: the text is not UTF-8; the core then closes with 1007.
+        """
+        opcode = frame.opcode
+        if opcode is TEXT:
+            # A new message inside another one is left to the core, which refuses it.
+            if frame.fin and not self._fragmented:
+                self.texts.append(bytes(frame.data).decode())
+            elif not self._fragmented:
+                self._decoder = _incremental_decoder()
+                self._continue(frame)
+        elif opcode is CONT:
+            if self._decoder is not None:
+                self._continue(frame)
+            elif frame.fin:
+                self._fragmented = False
+        elif opcode is BINARY and not frame.fin:
+            self._fragmented = True
+        return frame
+
+    def encode(self, frame: Frame) -> Frame:
+        """Pass a frame that goes out."""
+        return frame
+
+    def _continue(self, frame: Frame) -> None:
+        assert self._decoder is not None
+        self.texts.append(self._decoder.decode(bytes(frame.data), frame.fin))
+        self._fragmented = not frame.fin
+        if frame.fin:
+            self._decoder = None
+
+
+class Messages:
+    """Puts data frames together.
+
+    Args:
+        texts: where `Utf8` leaves what text frames say.
+        chunks: give each frame as it comes instead of whole messages.
+
+    """
+
+    def __init__(self, texts: deque[str], chunks: bool) -> None:
+        self._texts = texts
+        self._chunks = chunks
+        self._opcode: Literal[1, 2] = 1
+        # Not lists: a message of a million one-byte frames would cost eight bytes for each of them.
+        self._text = io.StringIO()
+        self._binary = bytearray()
+
+    def take(self, frame: Frame) -> Message | None:
+        """Take a data frame that the core let through; return what is complete with it."""
+        opcode = frame.opcode
+        if opcode is TEXT:
+            self._opcode = 1
+        elif opcode is BINARY:
+            self._opcode = 2
+        data: str | bytes = self._texts.popleft() if self._opcode == 1 else bytes(frame.data)
+        if self._chunks or (frame.fin and opcode is not CONT):
+            return data, frame.fin, self._opcode
+        return self._assemble(data, frame.fin)
+
+    def _assemble(self, data: str | bytes, fin: bool) -> Message | None:
+        if isinstance(data, str):
+            self._text.write(data)
+        else:
+            self._binary += data
+        if not fin:
+            return None
+        return self._text_whole() if self._opcode == 1 else self._binary_whole()
+
+    def _text_whole(self) -> Message:
+        whole = self._text.getvalue()
+        self._text = io.StringIO()
+        return whole, True, 1
+
+    def _binary_whole(self) -> Message:
+        whole = bytes(self._binary)
+        self._binary = bytearray()
+        return whole, True, 2

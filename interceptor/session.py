@@ -1,0 +1,553 @@
+"""One intercepted WebSocket, from its request to its end: the only place where wire and program meet.
+
+    CONNECTING ──► OPEN ──► CLOSING ──► CLOSED
+         └───────────────────────────────►┘
+
+Events go up through the socket's lane, in order; what the program sends goes down to the connection. A
+session ends in exactly one of three ways: opened (and later one 843), denied by the program, or failed (one 844).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal, Protocol
+
+from . import log
+from .config import Settings
+from .connection import Connection, End
+from .dispatch import Dispatcher, Lane
+from .events import (
+    EVENTS,
+    Event,
+    Named,
+    WebSocketClose,
+    WebSocketError,
+    WebSocketReceive,
+    WebSocketUpgrade,
+    receive_event,
+)
+from .exceptions import (
+    HandshakeFailure,
+    InvalidAnswer,
+    InvalidArgument,
+    InvalidState,
+    SocketClosed,
+    UnknownSocket,
+)
+from .handshake import (
+    Accepted,
+    Answer,
+    Offer,
+    Request,
+    accept,
+    choose_extensions,
+    read_answer,
+    read_verbatim,
+    refusal,
+)
+from .inbox import Inbox
+from .patterns import URL, Mode, Rule
+from .payload import Data, check_close, to_payload
+
+__all__ = ["Home", "Session", "State", "Wire", "new_id"]
+
+EVERY_EVENT = frozenset(EVENTS)
+
+_counter = itertools.count()
+
+
+class State(enum.Enum):
+    """Where a socket stands; the names are WHATWG's."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+MOVES = {
+    State.CONNECTING: (State.OPEN, State.CLOSED),  # accepted; denied or failed
+    State.OPEN: (State.CLOSING, State.CLOSED),  # the program closes; the peer closed or was lost
+    State.CLOSING: (State.CLOSED,),
+    State.CLOSED: (),
+}
+
+
+class Home(Protocol):
+    """What a session needs of its host."""
+
+    @property
+    def object(self) -> Named:
+        """The object that events come from."""
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Delivers the events."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the host was told."""
+
+    def session_opened(self, session: Session) -> None:
+        """Learn that a socket is open."""
+
+    def session_over(self, session: Session) -> None:
+        """Learn that nothing more comes of a session."""
+
+    def route_started(self, task: asyncio.Task[None]) -> None:
+        """Learn that a route's handler runs."""
+
+
+class Wire(Protocol):
+    """What a session needs of the way in: the TCP connection that the request came on."""
+
+    def switch(
+        self, answer: bytes, connect: Callable[[asyncio.Transport, Callable[[], None]], Connection]
+    ) -> bytes:
+        """Send the 101, hand the transport over, and return the bytes that came after the request head."""
+
+    def finish(self, answer: bytes) -> None:
+        """Send a last answer, or none, and close."""
+
+
+def new_id() -> str:
+    """Return 15 hexadecimal digits: 32 secure random bits and a counter, so that no ID comes twice."""
+    return f"{secrets.randbits(32):08x}{next(_counter) & 0xFFFFFFF:07x}"
+
+
+class Session:
+    """A WebSocket whose other end is the program.
+
+    Attributes:
+        id: 15 hexadecimal digits.
+        url: the URL the page asked for, in normal form.
+        mode: how its handshake was made.
+        origin: Origin of the page, None where a program connects.
+        subprotocol: the one agreed on, or None.
+        extensions: value of Sec-WebSocket-Extensions in the answer, possibly empty.
+        state: CONNECTING, OPEN, CLOSING, CLOSED.
+        close_code: as in WebSocketClose; None while the socket has not ended.
+        close_reason: as in WebSocketClose; empty while the socket has not ended.
+        ended: done once the socket has ended on the wire, or its upgrade failed.
+    """
+
+    def __init__(self, home: Home, rule: Rule, url: URL, request: Request, wire: Wire) -> None:
+        self.id = new_id()
+        self.url = url
+        self.mode = rule.mode
+        self.origin = request.value("origin")
+        self.subprotocol: str | None = None
+        self.extensions = ""
+        self.state = State.CONNECTING
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._home = home
+        self._rule = rule
+        self._request = request
+        self._wire = wire
+        self._offer: Offer | None = None
+        self._connection: Connection | None = None
+        self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
+        self._inbox: Inbox | None = None
+        self._unfinished: Literal[1, 2] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self.ended: asyncio.Future[None] = home.dispatcher.loop.create_future()
+
+    # For the program.
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes sent that the operating system has not taken yet, frame heads included."""
+        return 0 if self._connection is None else self._connection.buffered_amount
+
+    async def send(self, data: Data, *, fin: bool = True, opcode: int | None = None) -> None:
+        """Send a message, or a piece of one, and wait until the connection can take more.
+
+        Args:
+            data: text as str, binary as bytes-like or as integers -128..255.
+            fin: False if more pieces of this message follow.
+            opcode: 1 text or 2 binary where the type of `data` does not say it.
+
+        Raises:
+            SocketClosed: the socket is not open.
+            InvalidArgument, UnsupportedType: the data cannot be sent.
+        """
+        if self.state is not State.OPEN or self._connection is None:
+            raise self._closed()
+        self.send_soon(data, fin, opcode)
+        await self._connection.drain()
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message. Messages are kept from the first call on (on a route, all of them).
+
+        Raises:
+            SocketClosed: the socket has ended and all its messages were taken.
+            InvalidState: called in a callback of this very socket, whose messages wait for its return.
+        """
+        inbox = self._open_inbox()
+        if not inbox and self._lane.task is not None and asyncio.current_task() is self._lane.task:
+            raise InvalidState(
+                "a callback waits here for messages that wait for the callback to return; "
+                "use host.route() or asyncio.create_task()"
+            )
+        event = await inbox.take()
+        if event is None:
+            raise self._closed()
+        return event.data
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Give the messages as they come; ends when the socket has ended, see `close_code`."""
+        self._open_inbox()
+        while True:
+            try:
+                data = await self.receive()
+            except SocketClosed:
+                return
+            yield data
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the socket and wait until it has ended; without effect if it has.
+
+        Raises:
+            InvalidArgument: the code is not 1000 or 3000-4999, or the reason is over 123 bytes of UTF-8.
+        """
+        check_close(code, reason)
+        self.close_soon(code, reason)
+        await asyncio.shield(self.ended)
+
+    async def ping(self) -> float:
+        """Send a ping and return the seconds until its pong.
+
+        Raises:
+            SocketClosed: the socket is not open, or ended first.
+            TimeoutError: no pong within `Timeouts.pong`.
+        """
+        if self.state is not State.OPEN or self._connection is None:
+            raise self._closed()
+        start = time.perf_counter()
+        async with asyncio.timeout(self._home.settings.timeouts.pong):
+            await self._connection.ping(secrets.token_bytes(8))
+        if self._connection.end is not None:
+            raise self._closed()
+        return time.perf_counter() - start
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.state.name} {self.url}>"
+
+    # For the host: sends down.
+
+    def send_soon(self, data: Data, fin: bool = True, opcode: int | None = None) -> None:
+        """Send without waiting. What the peer will not read any more is dropped.
+
+        Raises:
+            UnknownSocket: the program has closed this socket, or it is not open yet.
+            InvalidArgument, UnsupportedType: the data cannot be sent.
+        """
+        self.write(*self.prepare(data, fin, opcode))
+
+    def prepare(self, data: Data, fin: bool, opcode: int | None) -> tuple[bytes, Literal[0, 1, 2], bool]:
+        """Check and encode what is to be sent, in the order of the calls; see `send_soon`."""
+        if self.state is State.CLOSING or self.state is State.CONNECTING:
+            raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
+        if self._unfinished is None and fin and opcode is None:
+            if isinstance(data, bytes):  # The usual case, first.
+                return data, 2, True
+            return *to_payload(data, None), True
+        return self._prepare_piece(data, fin, opcode)
+
+    def _prepare_piece(
+        self, data: Data, fin: bool, opcode: int | None
+    ) -> tuple[bytes, Literal[0, 1, 2], bool]:
+        unfinished = self._unfinished
+        if opcode == 0 and unfinished is None:
+            raise InvalidArgument("opcode 0 continues a message, and none was begun with fin=False")
+        payload, datatype = to_payload(data, opcode or (unfinished if opcode == 0 else None))
+        if unfinished not in (None, datatype):
+            kind = "text" if unfinished == 1 else "binary"
+            raise InvalidArgument(f"a {kind} message is unfinished; send its last piece (fin=True) first")
+        self._unfinished = None if fin else datatype
+        return payload, datatype if unfinished is None else 0, fin
+
+    def write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
+        """Send what `prepare` made; on the loop's thread."""
+        if self._connection is not None:
+            self._connection.send(payload, opcode, fin)
+
+    def begin_close(self) -> bool:
+        """Take the socket away from the program; False if it has ended by itself.
+
+        Raises:
+            UnknownSocket: the program has closed it before, or it is not open yet.
+        """
+        if self.state is State.CLOSED:
+            return False
+        if self.state is not State.OPEN:
+            raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
+        self._move(State.CLOSING)
+        return True
+
+    def close_soon(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake if the socket is open; on the loop's thread."""
+        if self.state is State.OPEN:
+            self._move(State.CLOSING)
+        self.close_wire(code, reason)
+
+    def close_wire(self, code: int, reason: str) -> None:
+        """Send the close frame; on the loop's thread."""
+        if self._connection is not None:
+            self._connection.close(code, reason)
+
+    def abort(self, why: str) -> None:
+        """Drop the connection now."""
+        if self._connection is not None:
+            self._connection.abort(why)
+
+    # For the way in: the handshake.
+
+    def start(self, offer: Offer) -> None:
+        """Answer the request (automatic), or have the program answer it (manual)."""
+        self._offer = offer
+        if self.mode is Mode.AUTO:
+            self._open(self._automatic(offer))
+            return
+        if not self._home.dispatcher.callbacks(WebSocketUpgrade):
+            self.fail(
+                HandshakeFailure(500, "the program has no answer"),
+                "no callback for WebSocketUpgrade, which a manual rule needs; "
+                'register one with host.on("WebSocketUpgrade")',
+            )
+            return
+        self._patience = self._home.dispatcher.loop.call_later(
+            self._home.settings.timeouts.answer, self._answer_timed_out
+        )
+        self._lane.put(self._upgrade_event(), self._answered)
+
+    def answer_late(self, message: object) -> None:
+        """Take an answer that comes after the callback returned; too late is nobody's fault."""
+        if self.state is State.CONNECTING:
+            self.answer(message)
+
+    def answer(self, message: object) -> None:
+        """Take the program's answer, an event or its vector; one that is not valid fails the upgrade."""
+        try:
+            answer = self._read_answer(message)
+        except InvalidAnswer as exc:
+            self.fail(
+                HandshakeFailure(500, "the program's answer is not valid"), f"the answer is not valid: {exc}"
+            )
+            return
+        if answer.accepted is not None:
+            self._open(answer)
+        else:
+            self._over()
+            self._wire.finish(answer.data)
+            self.logger.info("denied", status=answer.status)
+
+    def fail(self, failure: HandshakeFailure, text: str = "") -> None:
+        """Refuse the request and report one WebSocketError, unless the session is already over.
+
+        Args:
+            failure: what to tell the client.
+            text: what to tell the program, if it differs.
+        """
+        if self.state is not State.CONNECTING:
+            return
+        self._over()
+        self._wire.finish(refusal(failure.status, failure.reason, failure.headers))
+        self._report_failure(text or failure.reason, failure.status)
+
+    def client_gone(self) -> None:
+        """The client left before it was answered."""
+        if self.state is State.CONNECTING:
+            self._over()
+            self._wire.finish(b"")
+            self._report_failure("the client went away before it was answered", None)
+
+    def _automatic(self, offer: Offer) -> Answer:
+        agreed = choose_extensions(offer, self._home.settings.compression)
+        listed = (*self._rule.subprotocols, *self._home.settings.subprotocols)
+        wanted = (name for name in listed if name in offer.subprotocols)
+        subprotocol = next(wanted, None) or offer.token_subprotocol
+        agreed = Accepted(subprotocol, agreed.extensions, agreed.header)
+        return Answer(accept(offer, agreed), 101, agreed)
+
+    def _answered(self, result: object) -> None:
+        if self.state is not State.CONNECTING or result is None:
+            return  # It timed out, or host.answer() came first, or will come.
+        if isinstance(result, BaseException):
+            self.fail(HandshakeFailure(500, "the program failed"), f"the callback raised {result!r}")
+        else:
+            self.answer(result)
+
+    def _read_answer(self, message: object) -> Answer:
+        assert self._offer is not None
+        event = message if isinstance(message, WebSocketUpgrade) else _read_vector(message)
+        if event.id != self.id:
+            raise InvalidAnswer(f"it is for {event.id}; return the event that came, for {self.id}")
+        if isinstance(event.headers, bytes):
+            return read_verbatim(event.headers, self._offer)
+        return read_answer(event.headers, self._offer)
+
+    def _answer_timed_out(self) -> None:
+        patience = self._home.settings.timeouts.answer
+        self.fail(
+            HandshakeFailure(504, "the program did not answer in time"),
+            f"timed out: no answer to the upgrade within {patience} s (Timeouts.answer)",
+        )
+
+    def _open(self, answer: Answer) -> None:
+        assert answer.accepted is not None
+        self._stop_patience()
+        self.subprotocol = answer.accepted.subprotocol
+        self.extensions = answer.accepted.header
+        self._move(State.OPEN)
+        extensions = answer.accepted.extensions
+
+        def connect(transport: asyncio.Transport, lost: Callable[[], None]) -> Connection:
+            self._connection = Connection(
+                transport,
+                self,
+                extensions=extensions,
+                limits=self._home.settings.limits,
+                timeouts=self._home.settings.timeouts,
+                chunks=self._home.settings.chunks if self._rule.chunks is None else self._rule.chunks,
+                lost=lost,
+            )
+            return self._connection
+
+        rest = self._wire.switch(answer.data, connect)
+        self._home.session_opened(self)
+        self.logger.info("opened", mode=self.mode.name)
+        if self._rule.handler is not None:
+            self._open_inbox()
+            self._lane.claimed |= EVERY_EVENT
+        if self.mode is Mode.AUTO:
+            self._lane.put(self._upgrade_event())
+        if self._rule.handler is not None:
+            self._home.route_started(self._home.dispatcher.loop.create_task(self._route()))
+        if rest and self._connection is not None:
+            self._connection.data_received(rest)
+
+    def _upgrade_event(self) -> WebSocketUpgrade:
+        event = WebSocketUpgrade(
+            object=self._home.object,
+            id=self.id,
+            url=self.url,
+            headers=self._request.head.decode("latin-1"),
+            type="auto" if self.mode is Mode.AUTO else "manual",
+        )
+        if self.mode is Mode.MANUAL and self._offer is not None:
+            event.set_compression(choose_extensions(self._offer, self._home.settings.compression).header)
+        return event
+
+    # From the connection: events up.
+
+    def message_received(self, data: str | bytes, fin: bool, datatype: Literal[1, 2]) -> None:
+        """Report a message; called by the connection."""
+        event = receive_event(self._home.object, self.id, data, fin, datatype)
+        if self._inbox is None:
+            self._lane.put(event)
+        else:
+            self._inbox.put(event)
+
+    def connection_ended(self, end: End) -> None:
+        """Report the end; called by the connection."""
+        self.close_code, self.close_reason = end.code, end.reason
+        self._move(State.CLOSED)
+        self.ended.set_result(None)
+        if self._inbox is not None:
+            self._inbox.end()
+        if end.fault:
+            self.logger.warning("ended abnormally", fault=end.fault)
+            self._put_error(end.fault)
+        event = WebSocketClose(
+            object=self._home.object,
+            id=self.id,
+            code=end.code,
+            reason=end.reason,
+            was_clean=end.was_clean,
+            initiator=end.initiator,
+        )
+        self._lane.put(event, self._closed_reported)
+        self.logger.info("closed", code=end.code, initiator=end.initiator)
+
+    def _closed_reported(self, result: object) -> None:
+        self._home.session_over(self)
+
+    def _report_failure(self, text: str, status: int | None) -> None:
+        self.logger.warning("handshake failed", why=text, status=status)
+        self._lane.skip(text)
+        self._put_error(text)
+
+    def _put_error(self, text: str) -> None:
+        self._lane.put(WebSocketError(object=self._home.object, id=self.id, text=text))
+
+    # Inside.
+
+    @property
+    def logger(self) -> log.Logger:
+        """A logger that carries the ID and the URL."""
+        return log.get_logger(id=self.id, url=self.url)
+
+    def _move(self, state: State) -> None:
+        assert state in MOVES[self.state], f"{self.state} to {state}"
+        self.state = state
+
+    def _over(self) -> None:
+        """End a session that never opened."""
+        self._stop_patience()
+        self._move(State.CLOSED)
+        self.ended.set_result(None)
+        self._home.session_over(self)
+
+    def _stop_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _hold(self, held: bool) -> None:
+        if self._connection is not None:
+            self._connection.hold(held)
+
+    def _closed(self) -> SocketClosed:
+        return SocketClosed(self.close_code or 1006, self.close_reason)
+
+    def _open_inbox(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(self._lane)
+            self._lane.claimed |= {WebSocketReceive}
+            if self.state is State.CLOSED:
+                self._inbox.end()
+        return self._inbox
+
+    async def _route(self) -> None:
+        """Run the route's handler; the socket lives as long as it does."""
+        assert self._rule.handler is not None
+        code = 1000
+        try:
+            await self._rule.handler(self)
+        except SocketClosed:
+            pass  # The peer left while the handler waited on it.
+        except Exception as exc:
+            code = 1011
+            self.logger.error("route handler raised", exc_info=exc)
+        finally:
+            self._open_inbox().close()
+            self.close_soon(code)
+
+
+def _read_vector(message: object) -> WebSocketUpgrade:
+    if isinstance(message, Event) or not isinstance(message, Sequence) or isinstance(message, str | bytes):
+        raise InvalidAnswer(
+            f"it is {type(message).__name__} {message!r:.60}; return event.accept(), event.deny(), "
+            "event.answer(text), or the whole event message with Headers replaced"
+        )
+    try:
+        return WebSocketUpgrade.from_message(message)
+    except InvalidArgument as exc:
+        raise InvalidAnswer(str(exc)) from exc

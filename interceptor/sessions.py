@@ -1,0 +1,112 @@
+"""The table of sessions: what the ways in and the sessions know of their host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from .config import Settings
+from .dispatch import Dispatcher
+from .events import Named
+from .exceptions import HandshakeFailure, UnknownSocket
+from .patterns import InterceptedURLs, Mode
+from .session import Session, State
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """The table of sessions; what a way in and a session know of their host.
+
+    Attributes:
+        object: the host.
+        settings: what it was told.
+        dispatcher: delivers events.
+        table: the rules that count now.
+        open: sockets by ID, until their end was reported.
+        pending: upgrades that wait for the program's answer, by ID.
+    """
+
+    def __init__(
+        self, host: Named, settings: Settings, dispatcher: Dispatcher, table: InterceptedURLs
+    ) -> None:
+        self.object = host
+        self.settings = settings
+        self.dispatcher = dispatcher
+        self.table = table
+        self.pending: dict[str, Session] = {}
+        self._open: dict[str, Session] = {}
+        self.open: Mapping[str, Session] = MappingProxyType(self._open)
+        self._routes: set[asyncio.Task[None]] = set()
+        self._ending = False
+
+    def find(self, id: str) -> Session:
+        """Return an open socket.
+
+        Raises:
+            UnknownSocket: the ID is not open.
+        """
+        try:
+            return self._open[id]
+        except (KeyError, TypeError):
+            raise UnknownSocket(id) from None
+
+    def admit(self, mode: Mode) -> None:
+        """Check that there is room for one more session.
+
+        Raises:
+            HandshakeFailure: 503.
+        """
+        limits = self.settings.limits
+        if self._ending:
+            raise HandshakeFailure(503, "this host is stopping")
+        if len(self._open) + len(self.pending) >= limits.sockets:
+            raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
+        if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
+            raise HandshakeFailure(503, f"{limits.pending} upgrades wait for an answer (Limits.pending)")
+
+    def session_begun(self, session: Session) -> None:
+        """A session waits for the program's answer."""
+        self.pending[session.id] = session
+
+    def session_opened(self, session: Session) -> None:
+        """A session is an open socket."""
+        self.pending.pop(session.id, None)
+        self._open[session.id] = session
+
+    def session_over(self, session: Session) -> None:
+        """Nothing more comes of a session."""
+        self.pending.pop(session.id, None)
+        self._open.pop(session.id, None)
+
+    def route_started(self, task: asyncio.Task[None]) -> None:
+        """A route's handler runs."""
+        self._routes.add(task)
+        task.add_done_callback(self._routes.discard)
+
+    async def end_all(self, deadline: float) -> None:
+        """Refuse what waits, close what is open, and see to it that the routes end."""
+        self._ending = True
+        for session in list(self.pending.values()):
+            session.fail(
+                HandshakeFailure(503, "this host is stopping"), "the host was stopped before it was answered"
+            )
+        sessions = [session for session in self._open.values() if session.state is not State.CLOSED]
+        for session in sessions:
+            session.close_soon(1001)
+        if sessions:
+            await self._wait([session.ended for session in sessions], deadline)
+        for session in sessions:
+            session.abort("the host was stopped, and the peer did not answer the close")
+        current = asyncio.current_task()
+        routes = [task for task in self._routes if task is not current]
+        await self._wait(routes, deadline)
+        for task in routes:
+            task.cancel()
+        if routes:
+            await asyncio.wait(routes)
+
+    async def _wait(self, what: Sequence[asyncio.Future[None]], deadline: float) -> None:
+        if what:
+            await asyncio.wait(what, timeout=max(0, deadline - self.dispatcher.loop.time()))

@@ -1,0 +1,1 @@
+"""The ways in: how the request of a page reaches the host."""

@@ -1,0 +1,128 @@
+"""Who may come in: the Host, Origin and token of a request.
+
+A loopback port is open to every web page on the machine. What keeps strangers out: browsers tell the origin
+of the page, and pages cannot forge it; programs tell none, and need the token.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+
+from ..config import Security
+from ..events import TOKEN_PREFIX
+from ..exceptions import HandshakeFailure
+from ..handshake import Request
+from ..patterns import URL
+
+__all__ = ["TOKEN_COOKIE", "TOKEN_PARAMETER", "Guard"]
+
+TOKEN_PARAMETER = "token"
+TOKEN_COOKIE = "interceptor_token"
+ORIGIN_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+
+class Guard:
+    """Judges requests by the rules of `Security`.
+
+    Args:
+        security: what the program allows.
+        root: the name by which the host's own address is known.
+
+    Attributes:
+        token: the secret of this host.
+    """
+
+    def __init__(self, security: Security, root: str) -> None:
+        self._security = security
+        self._root = root
+        self._own: frozenset[str] = frozenset()
+        self.token = security.token or secrets.token_urlsafe(24)
+
+    def bind(self, hosts: Iterable[str], port: int) -> None:
+        """Learn the host's own address; IPv6 addresses without brackets."""
+        names = {"127.0.0.1", "localhost", "[::1]", self._root}
+        names |= {f"[{host}]" if ":" in host else host for host in hosts}
+        suffix = "" if port == 80 else f":{port}"
+        self._own = frozenset(f"{name}{suffix}" for name in names)
+
+    def is_own(self, authority: str) -> bool:
+        """Whether `host[:port]` is the host's own address."""
+        return authority in self._own
+
+    def take_token(self, target: str) -> tuple[str, bool]:
+        """Take the token out of a request target; return the target and whether the token was there.
+
+        A parameter of the same name with another value is the page's own and stays.
+        """
+        path, mark, query = target.partition("?")
+        parameters = query.split("&")
+        kept = [parameter for parameter in parameters if not self._is_token_parameter(parameter)]
+        if len(kept) == len(parameters):
+            return target, False
+        return path + (mark + "&".join(kept) if kept else ""), True
+
+    def holds_token(self, request: Request) -> bool:
+        """Whether a cookie or a subprotocol of the request carries the token."""
+        offered = ",".join(request.values("sec-websocket-protocol")).split(",")
+        candidates = [name.strip().removeprefix(TOKEN_PREFIX) for name in offered]
+        candidates += _cookies(request)
+        return any(self._is_token(value) for value in candidates)
+
+    def check(self, request: Request, url: URL, *, named: bool, token: bool) -> None:
+        """Check Origin, or the token where there is none.
+
+        Args:
+            request: what asks.
+            url: what it asks for.
+            named: whether the host of the URL is one that only the program's own pages can have.
+            token: whether the request has the token.
+
+        Raises:
+            HandshakeFailure: 403, with the way to allow it.
+        """
+        origin = request.value("origin")
+        if origin is None:
+            if not (token or self._security.allow_no_origin):
+                raise HandshakeFailure(
+                    403,
+                    "a program (no Origin) needs the token: connect to host.ws_url(...), or set "
+                    "Security(allow_no_origin=True)",
+                )
+            return
+        if not self._allows(origin.lower(), url, named or token):
+            raise HandshakeFailure(
+                403,
+                f"pages of origin {origin[:200]!r} may not connect; if they should, set "
+                f"Security(origins=[{origin[:200]!r}])",
+            )
+
+    def _allows(self, origin: str, url: URL, trusted: bool) -> bool:
+        listed = self._security.origins
+        if origin in listed or "*" in listed:
+            return True
+        scheme, _, authority = origin.partition("://")
+        if scheme == "http" and (authority == self._root or authority in self._own):
+            return True
+        return trusted and origin == _origin_of(url)
+
+    def _is_token_parameter(self, parameter: str) -> bool:
+        name, _, value = parameter.partition("=")
+        return name == TOKEN_PARAMETER and self._is_token(value)
+
+    def _is_token(self, value: str) -> bool:
+        return secrets.compare_digest(value.encode(), self.token.encode())
+
+
+def _origin_of(url: URL) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{ORIGIN_SCHEMES[scheme]}://{rest.partition('/')[0]}"
+
+
+def _cookies(request: Request) -> list[str]:
+    try:
+        jar = SimpleCookie("; ".join(request.values("cookie")))
+    except CookieError:
+        return []
+    return [jar[TOKEN_COOKIE].value] if TOKEN_COOKIE in jar else []
