@@ -215,9 +215,9 @@ SERVERS: dict[str, Serve] = {
 }
 
 
-def say(line: str) -> None:
-    """Tell the program that started this one."""
-    print(line, flush=True)
+def report(port: int) -> None:
+    """Tell the program that started this one where the server is."""
+    print(f"port {port}", flush=True)
 
 
 def watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -231,11 +231,11 @@ def watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-async def serve_until_eof(serve: Serve) -> None:
+async def serve_until_eof(serve: Serve, ready: Ready) -> None:
     """Run a server as long as standard input is open."""
     stop = asyncio.Event()
     watch_stdin(asyncio.get_running_loop(), stop)
-    await serve(lambda port: say(f"port {port}"), stop)
+    await serve(ready, stop)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -247,19 +247,25 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def run(name: str, loop: str) -> None:
+def run(name: str, loop: str, ready: Ready = report) -> None:
     """Serve in the chosen loop, or say what is missing."""
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            runner.run(serve_until_eof(SERVERS[name]))
+            runner.run(serve_until_eof(SERVERS[name], ready))
     except ImportError as exc:
-        say(f"missing {exc}")
+        print(f"missing {exc}", flush=True)
 
 
 def run_profiled(name: str, loop: str) -> None:
-    """Serve under cProfile and print the 25 functions that took most time themselves."""
+    """Serve under cProfile, imports left out, and print the 25 functions that took most time themselves."""
     profile = cProfile.Profile()
-    profile.runcall(run, name, loop)
+
+    def ready(port: int) -> None:
+        report(port)
+        profile.enable()
+
+    run(name, loop, ready)
+    profile.disable()
     pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(25)
 
 

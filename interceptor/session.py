@@ -3,8 +3,9 @@
     CONNECTING ──► OPEN ──► CLOSING ──► CLOSED
          └───────────────────────────────►┘
 
-Events go up through the socket's lane, in order; what the program sends goes down to the connection. A
-session ends in exactly one of three ways: opened (and later one 843), denied by the program, or failed (one 844).
+Events go up through the socket's lane, in order; what the program sends goes down to the connection.
+A session ends in exactly one of three ways: opened (and later one 843), denied by the program, or failed (one
+844).
 """
 
 from __future__ import annotations

@@ -129,7 +129,10 @@ def normal_authority(authority: str) -> str:
 
 def shown(text: str) -> str:
     """Return the text as it should stand in a message: quoted, and cut where it is long."""
-    return repr(text) if len(text) <= 200 else f"{text[:200]!r}... ({len(text)} characters)"
+    quoted = repr(text[:200])
+    return (
+        quoted if len(quoted) <= 202 and len(text) <= 200 else f"{quoted[:200]}... ({len(text)} characters)"
+    )
 
 
 def _parse(url: str) -> URL:
