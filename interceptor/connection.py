@@ -36,6 +36,9 @@ UNPACKING = 16 * 1024
 LOST = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
 
+TOO_BIG = 1009
+"""Close code for a message that is over the limit."""
+
 NO_HANDSHAKE = "the connection was lost without a closing handshake"
 
 Initiator = Literal["client", "host", "fault"]
@@ -128,6 +131,7 @@ class Connection(asyncio.Protocol):
         self._held = False
         self._reading = True
         self._heard = True
+        self._eof_received = False
         self._pings: dict[bytes, asyncio.Future[None]] = {}
         transport.set_protocol(self)
         self._schedule_ping()
@@ -196,19 +200,22 @@ class Connection(asyncio.Protocol):
                 self._waiters.discard(waiter)
 
     async def ping(self, payload: bytes) -> None:
-        """Send a ping and wait for its pong, or for the end of the connection."""
+        """Send a ping with a payload not in use and wait for its pong, or for the end of the connection."""
         if self._core.state is OPEN:
-            waiter = self._pings.setdefault(payload, self._loop.create_future())
+            waiter = self._pings[payload] = self._loop.create_future()
             self._core.send_ping(payload)
             self._sent(len(payload))
-            await asyncio.shield(waiter)
+            try:
+                await waiter
+            finally:
+                self._pings.pop(payload, None)
 
     def hold(self, held: bool) -> None:
         """Stop or resume reading on the owner's behalf."""
-        self._held = held
-        if not held:
+        if self._end is None:
+            self._held = held
             self._work_off()
-        self._choose_reading()
+            self._choose_reading()
 
     # asyncio's side: reading.
 
@@ -251,9 +258,11 @@ class Connection(asyncio.Protocol):
         if core.state is not OPEN or self._fault:
             self._finish_if_over()
 
-    def eof_received(self) -> None:
-        """Take the end of the stream; the transport closes itself."""
+    def eof_received(self) -> bool:
+        """Take the end of the stream; keep the transport only while something is still to be sent."""
+        self._eof_received = True
         self._end_of_stream()
+        return bool(self._out)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the loss of the transport, whatever the reason, and wake whoever waits."""
@@ -331,7 +340,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport.is_closing():
             return
-        if transport.can_write_eof():
+        if transport.can_write_eof() and not self._eof_received:
             try:
                 transport.write_eof()
             except (OSError, RuntimeError):  # The peer was faster.
@@ -372,6 +381,7 @@ class Connection(asyncio.Protocol):
             return  # Messages of this read are still to be given out; the end comes after them.
         self._end = self._make_end()
         self._start_timer(self._timeouts.close, self._give_up)
+        self._backlog.clear()
         self._wake()
         if not self._reading and not self._transport.is_closing():
             # What still comes is thrown away, but the peer's end of stream must be seen.
@@ -396,7 +406,10 @@ class Connection(asyncio.Protocol):
         if isinstance(exc, EOFError):
             return NO_HANDSHAKE
         sent = self._core.close_sent
-        return f"{sent.reason if sent and sent.reason else exc}; closed with {sent.code if sent else LOST}"
+        code = LOST if sent is None else int(sent.code)
+        if code == TOO_BIG:
+            return f"a message is over Limits.message ({self._limits.message} bytes); closed with {code}"
+        return f"{sent.reason if sent and sent.reason else exc}; closed with {code}"
 
     def _wake(self) -> None:
         waiting = [*self._waiters, *(self._pings.values() if self._end is not None else ())]
@@ -438,6 +451,10 @@ class Connection(asyncio.Protocol):
             self.fail(1011, f"no answer to a ping within {self._timeouts.pong} s; the peer is gone")
 
     def _give_up(self) -> None:
+        if self._held:
+            # The peer's close may be waiting to be read; that the program is slow is not the peer's fault.
+            self._start_timer(self._timeouts.close, self._give_up)
+            return
         self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
 
 

@@ -185,6 +185,7 @@ class Lane:
 
     __slots__ = (
         "__weakref__",
+        "_current",
         "_dispatcher",
         "_held",
         "_high",
@@ -213,6 +214,7 @@ class Lane:
         self._undelivered = 0
         self._working = False
         self._skipped = False
+        self._current: Event | None = None
         self.task: asyncio.Task[None] | None = None
 
     def put(self, event: Event, then: Then | None = None) -> None:
@@ -249,11 +251,12 @@ class Lane:
 
     def skip(self, why: str) -> None:
         """Give up the callback that runs now, if it can be given up, and go on with the next event."""
-        # Soon, not now: a task that is cancelled before its first step never runs its `finally`.
-        self._dispatcher.loop.call_soon(self._cancel, self.task, why)
+        if self._current is not None:
+            # Soon, not now: a task that is cancelled before its first step never runs its `finally`.
+            self._dispatcher.loop.call_soon(self._cancel, self.task, self._current, why)
 
-    def _cancel(self, task: asyncio.Task[None] | None, why: str) -> None:
-        if task is not None and task is self.task:
+    def _cancel(self, task: asyncio.Task[None] | None, event: Event, why: str) -> None:
+        if task is not None and task is self.task and event is self._current:
             log.get_logger(id=self.id, url=self.url).debug("callback cancelled", why=why)
             self._skipped = True
             task.cancel(why)
@@ -284,6 +287,7 @@ class Lane:
         for index, callback in enumerate(callbacks):
             if callback.is_async:
                 coroutine = self._in_task(event, callbacks[index:], result, then)
+                self._current = event
                 self.task = self._dispatcher.loop.create_task(coroutine)
                 self._dispatcher.started(self)
                 return False
@@ -324,10 +328,12 @@ class Lane:
         """Run the callbacks that are left, then all events that came meanwhile."""
         try:
             while True:
+                self._current = event
                 for callback in callbacks:
                     value = await self._await(callback, event)
                     if value is not None and result is None:
                         result = value
+                self._current = None
                 if then is not None:
                     then(result)
                 if not self._queue:
@@ -342,7 +348,7 @@ class Lane:
             self._leave_task()
 
     def _leave_task(self) -> None:
-        self.task = None
+        self.task = self._current = None
         self._dispatcher.finished(self)
         if not self._dispatcher.outbox.holds(self):
             self._working = False

@@ -143,7 +143,7 @@ class HTTPRequest(Event):
     Attributes:
         id: names the kind of request; always `ProcessRequest`.
         handle: 1 once the program has answered, 0 while it has not.
-        status: HTTP status of the answer.
+        status: HTTP status of the answer, 0 while there is none.
         status_text: reason phrase of the answer.
         mime: media type of the body of the answer.
         url: the URL that was asked for.
@@ -168,9 +168,9 @@ class HTTPRequest(Event):
     event: Literal["HTTPRequest"] = "HTTPRequest"
     id: Literal["ProcessRequest"] = "ProcessRequest"
     handle: Literal[0, 1] = 0
-    status: int = Field(default=200, ge=0, le=599)
-    status_text: str = "OK"
-    mime: str = "text/html"
+    status: int = Field(default=0, ge=0, le=599)
+    status_text: str = ""
+    mime: str = ""
     url: str
     headers: str = ""
     body: str | bytes = ""

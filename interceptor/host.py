@@ -305,7 +305,8 @@ class Host:
             id: of an open socket.
             data: str goes as text; bytes-like and sequences of integers -128..255 go as binary.
             fin: False if more pieces of this message follow.
-            opcode: 1 text or 2 binary, whatever the type; 0 continues a message.
+            opcode: 1 text or 2 binary, whatever the type; 0, as HTMLRenderer has it for all but the last
+                piece, means what the type, or the message that was begun, says.
 
         Returns:
             0.

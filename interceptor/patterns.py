@@ -61,7 +61,7 @@ _WHOLE_WORD = re.compile(r"(?<![\w*-])[\w-]++(?!\*)", re.ASCII)
 _RESERVED = frozenset({"localhost", "test", "example", "invalid", "internal"})
 
 _CROWDED = 8
-"""Rows of one host above which they are found by the words of their paths."""
+"""Patterns of one literal host, or of none, above which they are filed by their words."""
 
 
 # --- string patterns ----------------------------------------------------------------------------------------
@@ -345,9 +345,10 @@ def _rule_of(index: int, row: object) -> Rule:
 class _Index:
     """The rules, filed so that a lookup looks at few of them.
 
-    A pattern without `*` is found by the URL itself, one with a literal host by that, any other by the rarest
-    word that each URL it matches must hold. What is left (patterns without such a word, regular expressions,
-    callables) is gone through in order, but only as far as the best row found by then.
+    A pattern without `*` is found by the URL itself, and one with a literal host by that. Where many patterns
+    have the same host, or none, each is found by the rarest word that all URLs it matches must hold. What is
+    left (a few patterns, regular expressions, callables) is gone through in order, but only as far as the
+    best row found by then.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -395,7 +396,7 @@ class _Index:
 
 
 def _key_of(glob: _Glob, count: Counter[str]) -> str:
-    if glob.origin and count[glob.origin] <= _CROWDED:
+    if count[glob.origin] <= _CROWDED:
         return glob.origin
     return min(filter(None, (glob.origin, *glob.words)), key=count.__getitem__, default="")
 

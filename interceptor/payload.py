@@ -28,7 +28,7 @@ def to_payload(data: Data, opcode: int | None) -> tuple[bytes, Literal[1, 2]]:
         UnsupportedType: `data` is of no such type.
     """
     if opcode is not None and (opcode not in (1, 2) or isinstance(opcode, bool)):
-        raise InvalidArgument(f"opcode {opcode!r} is none of 0 continue, 1 text, 2 binary")
+        raise InvalidArgument(f"opcode {opcode!r} is none of 1 text, 2 binary, or 0 in a piece of a message")
     if isinstance(data, str):
         return _encode(data), 2 if opcode == 2 else 1
     payload = _to_bytes(data)

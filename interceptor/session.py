@@ -265,9 +265,8 @@ class Session:
         self, data: Data, fin: bool, opcode: int | None
     ) -> tuple[bytes, Literal[0, 1, 2], bool]:
         unfinished = self._unfinished
-        if opcode == 0 and unfinished is None:
-            raise InvalidArgument("opcode 0 continues a message, and none was begun with fin=False")
-        payload, datatype = to_payload(data, opcode or (unfinished if opcode == 0 else None))
+        # HTMLRenderer has opcode 0 with every piece that is not the last: of what kind, the first piece says.
+        payload, datatype = to_payload(data, unfinished if opcode == 0 else opcode)
         if unfinished not in (None, datatype):
             kind = "text" if unfinished == 1 else "binary"
             raise InvalidArgument(f"a {kind} message is unfinished; send its last piece (fin=True) first")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from .. import log
 from ..config import Limits, Timeouts
 from ..connection import Connection, Linger
 from ..exceptions import HandshakeFailure
@@ -179,6 +180,7 @@ class Incoming(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
+        log.get_logger().debug("request refused", status=failure.status, why=failure.reason)
         self.finish(refusal(failure.status, failure.reason, failure.headers))
 
     def _head_timed_out(self) -> None:
