@@ -27,7 +27,7 @@ Handler = Callable[..., object]
 """A callback, plain or async, that takes one event (a route's takes one socket)."""
 
 Then = Callable[[object], None]
-"""What follows an event: gets the first result that is not None, or the exception of a callback."""
+"""What follows an event: gets the first result that is not None, else the exception of a callback, or None."""
 
 ALL = "All"
 EVENT_COST = 512
@@ -222,8 +222,8 @@ class Lane:
 
         Args:
             event: what happened.
-            then: called after the callbacks, with the first result that is not None or, where one
-                raised, its exception.
+            then: called after the callbacks, with the first result that is not None; where there is none
+                and a callback raised, with its exception.
         """
         if self._working:
             self._queue.append((event, then))
@@ -273,8 +273,9 @@ class Lane:
     def _go_on(self) -> None:
         while self._queue and not self._working:
             event, then = self._queue.popleft()
-            self.release(event)
+            # Before `release`, which may let more events in: they come after this one.
             self._working = True
+            self.release(event)
             if self._deliver(event, then):
                 self._working = False
 
@@ -291,9 +292,7 @@ class Lane:
                 self.task = self._dispatcher.loop.create_task(coroutine)
                 self._dispatcher.started(self)
                 return False
-            value = self._call(callback.handler, event)
-            if value is not None and result is None:
-                result = value
+            result = _first(result, self._call(callback.handler, event))
         if then is not None:
             then(result)
         return True
@@ -330,9 +329,7 @@ class Lane:
             while True:
                 self._current = event
                 for callback in callbacks:
-                    value = await self._await(callback, event)
-                    if value is not None and result is None:
-                        result = value
+                    result = _first(result, await self._await(callback, event))
                 self._current = None
                 if then is not None:
                     then(result)
@@ -497,6 +494,13 @@ def check_handler(handler: Handler, argument: str) -> None:
             f"{_name(handler)}{signature} cannot be called with one {argument}: {exc}; "
             f"write def {_name(handler)}({argument})"
         ) from exc
+
+
+def _first(result: object, value: object) -> object:
+    """Keep the first result of several callbacks; any is better than an exception, that better than None."""
+    if result is None or (isinstance(result, BaseException) and value is not None):
+        return value
+    return result
 
 
 def _name(handler: Handler) -> str:
