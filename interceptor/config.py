@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -12,6 +13,9 @@ __all__ = ["Limits", "Security", "Settings", "Timeouts"]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+(?::[0-9]+)?|\[[0-9a-f:.]+\](?::[0-9]+)?)")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.~")
 """Characters that stand for themselves in a query, in a cookie and in a subprotocol."""
@@ -105,6 +109,8 @@ class Security:
         if isinstance(self.origins, str) or not isinstance(self.origins, Iterable):
             raise UnsupportedType(f"Security.origins is {self.origins!r}; a list of origins is needed")
         object.__setattr__(self, "origins", tuple(_origin(value) for value in self.origins))
+        if not isinstance(self.token, str | None):
+            raise UnsupportedType("Security.token is no str")
         if self.token is not None and not (len(self.token) >= 16 and TOKEN_CHARACTERS.issuperset(self.token)):
             # The value is a secret, so the message does not repeat it.
             raise InvalidArgument("Security.token needs at least 16 characters out of A-Z a-z 0-9 - _ . ~")
@@ -129,9 +135,15 @@ def _items(config: Limits | Timeouts) -> Iterable[tuple[str, object]]:
 def _origin(value: object) -> str:
     if not isinstance(value, str):
         raise UnsupportedType(f"Security.origins holds {value!r}; each origin is a string")
-    scheme, separator, authority = value.partition("://")
-    if value in ("*", "null") or (scheme and separator and authority and "/" not in authority):
-        return value.lower()
-    raise InvalidArgument(
-        f"Security.origins holds {value!r}; write scheme://host[:port] without a path, 'null' or '*'"
-    )
+    origin = value.lower()
+    if origin in ("*", "null"):
+        return origin
+    match = ORIGIN.fullmatch(origin)
+    if match is None:
+        raise InvalidArgument(
+            f"Security.origins holds {value!r}; write scheme://host[:port] as a browser sends it "
+            "(no path, no wildcard, international names as xn--...), 'null' or '*'"
+        )
+    scheme, authority = match.groups()
+    # Browsers leave the default port out.
+    return f"{scheme}://{authority.removesuffix(DEFAULT_PORTS.get(scheme, ' '))}"

@@ -27,7 +27,7 @@ Handler = Callable[..., object]
 """A callback, plain or async, that takes one event (a route's takes one socket)."""
 
 Then = Callable[[object], None]
-"""What follows an event: gets the first result that is not None, else the exception of a callback, or None."""
+"""What follows an event: gets the first result that is not None, else an exception, else None."""
 
 ALL = "All"
 EVENT_COST = 512

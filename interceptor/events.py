@@ -16,9 +16,9 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import (
     Annotated,
     Any,
@@ -44,7 +44,7 @@ from pydantic import (
     model_validator,
 )
 
-from .exceptions import InvalidAnswer, InvalidArgument, UnknownEvent
+from .exceptions import InvalidAnswer, InvalidArgument, UnknownEvent, UnsupportedType
 
 __all__ = [
     "EVENTS",
@@ -57,6 +57,7 @@ __all__ = [
     "WebSocketReceive",
     "WebSocketUpgrade",
     "event_class",
+    "read_cookies",
     "read_event",
     "receive_event",
 ]
@@ -68,6 +69,8 @@ ID_PATTERN = r"^[0-9a-f]{15}$"
 TOKEN_PREFIX = "interceptor.token."
 """A subprotocol that starts so carries the host's token; it is no subprotocol of the program."""
 
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -94,6 +97,13 @@ class Event(BaseModel):
 
     event: str
     object: Annotated[Named | str, SkipValidation] = Field(repr=False)
+
+    @field_validator("object")
+    @classmethod
+    def _object_has_name(cls, value: builtins.object) -> builtins.object:
+        if isinstance(value, str) or isinstance(getattr(value, "name", None), str):
+            return value
+        raise ValueError("Object is a name, or something that has one")
 
     @field_serializer("object")
     def _object_name(self, value: Named | str) -> str:
@@ -224,7 +234,7 @@ class WebSocketUpgrade(Event):
 
     def header(self, name: str) -> str | None:
         """Return the value of a header field, several joined by a comma, or None; case does not matter."""
-        values = [value for field, value in self._fields() if field.lower() == name.lower()]
+        values = self._values(name)
         return ", ".join(values) if values else None
 
     @property
@@ -241,19 +251,15 @@ class WebSocketUpgrade(Event):
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies sent, by name; empty where the Cookie field cannot be read."""
-        try:
-            jar = SimpleCookie(self.header("Cookie") or "")
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in jar.items()}
+        """The cookies sent, by name; of several with one name the first, which is the most specific."""
+        return read_cookies(";".join(self._values("Cookie")))
 
-    def _fields(self) -> list[tuple[str, str]]:
+    def _values(self, name: str) -> list[str]:
         if isinstance(self.headers, bytes):
             return []
-        lines = self.headers.split("\r\n")[1:]
-        pairs = (line.partition(":") for line in lines if ":" in line)
-        return [(name, value.strip(" \t")) for name, _, value in pairs]
+        head = self.headers.partition("\r\n\r\n")[0]
+        pairs = (line.partition(":") for line in head.split("\r\n")[1:])
+        return [value.strip(" \t") for field, _, value in pairs if field.lower() == name.lower()]
 
     # Answers: each returns a copy of the event with Headers replaced.
 
@@ -283,7 +289,7 @@ class WebSocketUpgrade(Event):
             asked = ", ".join(self.subprotocols) or "none"
             raise InvalidAnswer(f"subprotocol {subprotocol!r} was not asked for; asked for: {asked}")
         # RFC 6455 section 4.2.2, step 5.4: SHA-1 of the key and the GUID, in base64.
-        digest = hashlib.sha1((key + ACCEPT_GUID).encode("latin-1"), usedforsecurity=False).digest()
+        digest = hashlib.sha1((key + ACCEPT_GUID).encode(), usedforsecurity=False).digest()
         fields = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
@@ -312,11 +318,23 @@ class WebSocketUpgrade(Event):
         return self.answer(_head(f"{status} {phrase}", {**content, **(headers or {})}) + body)
 
     def answer(self, text: str) -> Self:
-        """Answer with raw text: status line, header fields, an empty line, perhaps a body."""
+        """Answer with raw text: status line, header fields, an empty line, perhaps a body.
+
+        Raises:
+            UnsupportedType: it is no str.
+        """
+        if not isinstance(text, str):
+            raise UnsupportedType(f"answer() takes text, not {type(text).__name__}; bytes go by verbatim()")
         return self._replaced(text)
 
     def verbatim(self, data: bytes) -> Self:
-        """Send these bytes as they are, checked by nobody; for tests of clients."""
+        """Send these bytes as they are, checked by nobody; for tests of clients.
+
+        Raises:
+            UnsupportedType: they are no bytes.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UnsupportedType(f"verbatim() takes bytes, not {type(data).__name__}; text goes by answer()")
         return self._replaced(bytes(data))
 
     def drop(self) -> Self:
@@ -358,9 +376,12 @@ class WebSocketReceive(Event):
     @model_validator(mode="before")
     @classmethod
     def _data_from_json(cls, values: object, info: ValidationInfo) -> object:
-        if info.mode == "json" and isinstance(values, dict) and values.get("datatype") == 2:
-            return {**values, "data": _from_base64(values.get("data"))}
-        return values
+        if not isinstance(values, dict):
+            return values
+        data = values.get("data")
+        if info.mode == "json" and values.get("datatype") == 2:
+            data = _from_base64(data)
+        return {**values, "data": bytes(data) if isinstance(data, bytearray | memoryview) else data}
 
     @model_validator(mode="after")
     def _data_fits_datatype(self) -> Self:
@@ -488,7 +509,24 @@ def _to_element(value: object) -> object:
     return int(value) if isinstance(value, bool) else value
 
 
+def read_cookies(text: str) -> dict[str, str]:
+    """Read a Cookie field (RFC 6265 section 5.4) as servers do: what one cookie says never hides another."""
+    cookies: dict[str, str] = {}
+    for pair in text.split(";"):
+        name, separator, value = pair.partition("=")
+        if separator:
+            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
+    return cookies
+
+
 def _head(status: str, fields: Mapping[str, str]) -> str:
+    for name, value in fields.items():
+        if not FIELD_NAME.fullmatch(name):
+            raise InvalidAnswer(f"{name[:40]!r} is no name of a header field")
+        if CONTROL.search(value):
+            raise InvalidAnswer(
+                f"the value of {name} has a control character; a line break would end the field"
+            )
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join(lines) + "\r\n\r\n"
 
@@ -500,6 +538,8 @@ def _bytes_to_json(value: str | bytes) -> str | dict[str, str]:
 
 
 def _bytes_from_json(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
     if info.mode == "json" and isinstance(value, dict) and set(value) == {"base64"}:
         return _from_base64(value["base64"])
     return value

@@ -52,7 +52,7 @@ T = TypeVar("T")
 METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
-FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 LONE_LF = re.compile(rb"(?<!\r)\n")
 ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length")
 """Fields that a request must not repeat."""
@@ -76,6 +76,7 @@ class HeadReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
+        self._first = True
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Take bytes; return the head (empty line included) and the bytes after it once it is complete.
@@ -86,18 +87,23 @@ class HeadReader:
         """
         start = max(len(self._buffer) - 3, 0)
         self._buffer += data
-        if not start and self._buffer.startswith(b"\r\n"):
-            # RFC 9112 section 2.2: a server ignores an empty line before the request line.
-            del self._buffer[:2]
+        self._skip_empty_line()
         end = self._buffer.find(b"\r\n\r\n", start)
         size = end + 4 if end >= 0 else len(self._buffer)
+        if LONE_LF.search(self._buffer, start, min(size, self._limit)):
+            raise HandshakeFailure(400, "a line of the request ends with a lone LF; lines end with CRLF")
         if size > self._limit:
             raise self._too_long()
-        if LONE_LF.search(self._buffer, start, size):
-            raise HandshakeFailure(400, "a line of the request ends with a lone LF; lines end with CRLF")
         if end < 0:
             return None
         return bytes(self._buffer[:size]), bytes(self._buffer[size:])
+
+    def _skip_empty_line(self) -> None:
+        # RFC 9112 section 2.2: a server ignores an empty line before the request line; one, not any number.
+        if self._first and len(self._buffer) >= 2:
+            self._first = False
+            if self._buffer.startswith(b"\r\n"):
+                del self._buffer[:2]
 
     def _too_long(self) -> HandshakeFailure:
         if self._buffer.find(b"\r\n", 0, self._limit) < 0:
@@ -225,7 +231,7 @@ def _read_field(line: str) -> tuple[str, str]:
     match = FIELD.fullmatch(line)
     if match is None:
         raise HandshakeFailure(400, "a header line is not: name, colon, value without control characters")
-    return match[1].lower(), match[2].rstrip(" \t")
+    return match[1].lower(), match[2].strip(" \t")
 
 
 def read_offer(request: Request) -> Offer:
@@ -234,9 +240,9 @@ def read_offer(request: Request) -> Offer:
     Raises:
         HandshakeFailure: 400, 405, 426 or 501 with what is wrong.
     """
-    _check_no_body(request)
     if request.method != "GET":
         raise HandshakeFailure(405, "a WebSocket is opened with GET", (("Allow", "GET"),))
+    _check_no_body(request)
     try:
         _check_upgrade(request)
         subprotocols = _flat(parse_subprotocol, request.values("sec-websocket-protocol"))
@@ -392,7 +398,7 @@ def _read_status_line(line: str) -> int:
     if match is None:
         if REQUEST_LINE.fullmatch(line):
             raise InvalidAnswer("Headers still holds the request; replace it, as event.accept() does")
-        raise InvalidAnswer(f"the answer starts with {line[:80]!r}; it starts with HTTP/1.1 and a status")
+        raise InvalidAnswer(f"the answer starts with {_name(line)!r}; it starts with HTTP/1.1 and a status")
     status = int(match[1])
     if status != 101 and not 200 <= status <= 599:
         raise InvalidAnswer(f"status {status} ends no handshake; 101 opens it, 200 to 599 deny it")
@@ -403,9 +409,9 @@ def _read_answer_field(line: str) -> tuple[str, str]:
     match = FIELD.fullmatch(line)
     if match is None:
         raise InvalidAnswer(
-            f"the header line {line[:80]!r} is not: name, colon, value without control characters"
+            f"the header line {_name(line)!r} is not: name, colon, value without control characters"
         )
-    return match[1].lower(), match[2].rstrip(" \t")
+    return match[1].lower(), match[2].strip(" \t")
 
 
 def _encode_body(body: str) -> bytes:
@@ -488,6 +494,10 @@ def _agree(answered: Sequence[ExtensionParameter], offered: Sequence[ExtensionPa
 
     The library's negotiation is asked to make the same answer: what comes out must be what was written.
     """
+    try:  # An offer with a fault is declined whatever the answer is.
+        ServerPerMessageDeflateFactory().process_request_params(offered, [])
+    except NegotiationError:
+        return None
     named = dict(answered)
     # What the client says of its own compression binds nobody: an answer may leave it out.
     relevant = [(name, value) for name, value in offered if name in named or not name.startswith("client_")]
@@ -507,6 +517,11 @@ def _agree(answered: Sequence[ExtensionParameter], offered: Sequence[ExtensionPa
 
 def _bits(value: str | None) -> int | None:
     return None if value is None else int(value)
+
+
+def _name(line: str) -> str:
+    """Return what may be shown of a line: its value may be a secret."""
+    return line.partition(":")[0][:40]
 
 
 def _values(fields: list[tuple[str, str]], name: str) -> list[str]:

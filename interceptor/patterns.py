@@ -105,7 +105,7 @@ def _glob_of(text: str) -> _Glob:
     tail = pieces.pop() if pieces else None
     origin = _ORIGIN.match(text)
     words = tuple(dict.fromkeys(_WHOLE_WORD.findall(text)))
-    return _Glob(head, tuple(filter(None, pieces)), tail, origin[0] if origin else "", _under(text), words)
+    return _Glob(head, tuple(pieces), tail, origin[0] if origin else "", _under(text), words)
 
 
 def _under(text: str) -> tuple[str, str] | None:
@@ -381,8 +381,7 @@ class _Index:
                 if at >= best:
                     break
                 if glob.matches(url):
-                    best = at
-                    break
+                    best = at  # so that the next turn ends the loop: rows of one key are in order
         for at, test in self._rest:
             if at >= best:
                 break
@@ -426,7 +425,7 @@ class _Authorities:
 
     def _is_alive(self, origin: str) -> bool:
         # A path of our choice can hold all that follows the first * of a pattern; so its head alone decides.
-        return self._anything or origin in self._named or f"{origin}/".startswith(self._heads)
+        return self._anything or origin in self._named or origin.startswith(self._heads)
 
     def names(self, authority: str) -> bool:
         return any(map(self._is_named, origins(authority)))

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 
 from ..config import Security
-from ..events import TOKEN_PREFIX
+from ..events import TOKEN_PREFIX, read_cookies
 from ..exceptions import HandshakeFailure
 from ..handshake import Request
 from ..patterns import URL
@@ -67,7 +66,7 @@ class Guard:
         """Whether a cookie or a subprotocol of the request carries the token."""
         offered = ",".join(request.values("sec-websocket-protocol")).split(",")
         candidates = [name.strip().removeprefix(TOKEN_PREFIX) for name in offered]
-        candidates += _cookies(request)
+        candidates.append(read_cookies(";".join(request.values("cookie"))).get(TOKEN_COOKIE, ""))
         return any(self._is_token(value) for value in candidates)
 
     def check(self, request: Request, url: URL, *, named: bool, token: bool) -> None:
@@ -118,11 +117,3 @@ class Guard:
 def _origin_of(url: URL) -> str:
     scheme, _, rest = url.partition("://")
     return f"{ORIGIN_SCHEMES[scheme]}://{rest.partition('/')[0]}"
-
-
-def _cookies(request: Request) -> list[str]:
-    try:
-        jar = SimpleCookie("; ".join(request.values("cookie")))
-    except CookieError:
-        return []
-    return [jar[TOKEN_COOKIE].value] if TOKEN_COOKIE in jar else []
