@@ -124,7 +124,8 @@ def table(cells: Table, reference: str) -> str:
     """All figures for people to read, an empty line between cells."""
     heading = tuple(name.format(reference) for name in RATES + COSTS)
     groups = [[words_of(cell, name, found) for name, found in row.items()] for cell, row in cells.items()]
-    widths = [max(map(len, column)) for column in zip(heading, *sum(groups, []), strict=True)]
+    rows = [row for group in groups for row in group]
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
     lines = [show(heading, widths)]
     for group in groups:
         lines += ["", *(show(words, widths) for words in group)]
