@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._end: End | None = None
         self._closed = False
+        self._finishing = False
         self._fault = ""
         # Writing
         self._out: deque[Bytes] = deque()
@@ -212,10 +213,14 @@ class Connection(asyncio.Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop or resume reading on the owner's behalf."""
-        if self._end is None:
-            self._held = held
-            self._work_off()
-            self._choose_reading()
+        if self._end is not None:
+            return
+        self._held = held
+        self._work_off()
+        self._choose_reading()
+        if not held and self._closed:
+            # The peer's close may have waited to be read; its time starts now.
+            self._start_timer(self._timeouts.close, self._give_up)
 
     # asyncio's side: reading.
 
@@ -275,7 +280,6 @@ class Connection(asyncio.Protocol):
         self._lost()
 
     def _end_of_stream(self) -> None:
-        # What arrived before the end is delivered, also what the owner had no room for yet.
         self._held = False
         self._work_off()
         self._core.receive_eof()
@@ -377,8 +381,12 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Report the end, once; the transport is given Timeouts.close to go."""
-        if self._end is not None or self._corked:
+        if self._end is not None or self._corked or self._finishing:
             return  # Messages of this read are still to be given out; the end comes after them.
+        # What arrived before the end is delivered, also what the owner had no room for yet.
+        self._finishing = True
+        self._held = False
+        self._work_off()
         self._end = self._make_end()
         self._start_timer(self._timeouts.close, self._give_up)
         self._backlog.clear()
@@ -452,10 +460,10 @@ class Connection(asyncio.Protocol):
 
     def _give_up(self) -> None:
         if self._held:
-            # The peer's close may be waiting to be read; that the program is slow is not the peer's fault.
+            # The peer's close may wait to be read; that the program is slow is not the peer's fault.
             self._start_timer(self._timeouts.close, self._give_up)
-            return
-        self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
+        else:
+            self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
 
 
 class Linger(asyncio.Protocol):

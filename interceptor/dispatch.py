@@ -14,7 +14,7 @@ import inspect
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 from . import log
@@ -50,7 +50,11 @@ class Dispatcher:
         self._callbacks: dict[type[Event], tuple[Callback, ...]] = dict.fromkeys(EVENTS, ())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._busy: set[Lane] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._excused: set[asyncio.Task[object]] = set()
+        self._nudge: asyncio.Future[None] | None = None
         self.outbox = Outbox()
 
     def check(self, which: object) -> None:
@@ -126,12 +130,21 @@ class Dispatcher:
             InvalidState: the loop is gone.
         """
         if threading.get_ident() == self._thread:
+            if self._calls:
+                self._run_calls()
             function(*args)
             return
+        loop = self.loop
+        self._calls.append((function, args))
         try:
-            self.loop.call_soon_threadsafe(function, *args)
+            loop.call_soon_threadsafe(self._run_calls)
         except RuntimeError as exc:
             raise InvalidState("the host's event loop has ended") from exc
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            function, args = self._calls.popleft()
+            function(*args)
 
     # Lanes at work.
 
@@ -143,25 +156,41 @@ class Dispatcher:
         """Note that a lane has no task any more."""
         self._busy.discard(lane)
 
-    async def drain(self, deadline: float) -> None:
-        """Wait until every async callback is through; after the deadline cancel what still runs.
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Run a coroutine in a task that `drain` sees to the end of."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        The lane that this is called from, if any, is left alone: it cannot wait for itself.
-        """
-        current = asyncio.current_task()
-        rounds = 0
-        while tasks := {lane.task: lane for lane in self._busy if lane.task is not current}:
-            patience = deadline - self.loop.time()
-            if patience > 0:
-                await asyncio.wait([task for task in tasks if task is not None], timeout=patience)
-                continue
-            for lane in tasks.values():
-                lane.skip("the host was stopped")
-            await asyncio.sleep(0)
-            rounds += 1
-            if rounds > MOST_ROUNDS:
-                log.get_logger().error("callbacks will not end and are left running", count=len(tasks))
+    def excuse(self, task: asyncio.Task[object] | None) -> None:
+        """Do not wait for a task in `drain`: it waits for `drain` itself."""
+        if task is not None:
+            self._excused.add(task)
+            if self._nudge is not None and not self._nudge.done():
+                self._nudge.set_result(None)
+
+    async def drain(self, deadline: float) -> None:
+        """Wait until all async callbacks and spawned tasks are through; after the deadline cancel them."""
+        for _ in range(MOST_ROUNDS):
+            lanes = [lane for lane in self._busy if lane.task not in self._excused]
+            tasks = [task for task in self._tasks if task not in self._excused]
+            if not lanes and not tasks:
                 return
+            if self.loop.time() < deadline:
+                await self._wait([*tasks, *(lane.task for lane in lanes if lane.task is not None)], deadline)
+                continue
+            for lane in lanes:
+                lane.skip("the host was stopped")
+            for task in tasks:
+                task.cancel("the host was stopped")
+            await asyncio.sleep(0)
+        log.get_logger().error("callbacks will not end and are left running", count=len(lanes) + len(tasks))
+
+    async def _wait(self, tasks: list[asyncio.Task[None]], deadline: float) -> None:
+        self._nudge = self.loop.create_future()
+        timeout = deadline - self.loop.time()
+        await asyncio.wait([self._nudge, *tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        self._nudge.cancel()
 
 
 MOST_ROUNDS = 100_000
@@ -235,6 +264,11 @@ class Lane:
             if self._queue:
                 self._go_on()
 
+    @property
+    def current(self) -> Event | None:
+        """The event that callbacks are being told of."""
+        return self._current
+
     def keep(self, event: Event) -> None:
         """Count an event as undelivered until `release`."""
         self._undelivered += _cost(event)
@@ -285,14 +319,15 @@ class Lane:
         if not callbacks and self._offer(event, then):
             return False
         result: object = None
+        self._current = event
         for index, callback in enumerate(callbacks):
             if callback.is_async:
                 coroutine = self._in_task(event, callbacks[index:], result, then)
-                self._current = event
                 self.task = self._dispatcher.loop.create_task(coroutine)
                 self._dispatcher.started(self)
                 return False
             result = _first(result, self._call(callback.handler, event))
+        self._current = None
         if then is not None:
             then(result)
         return True
@@ -303,11 +338,15 @@ class Lane:
         return self._dispatcher.outbox.offer(self, event, then)
 
     def _call(self, handler: Handler, event: Event) -> object:
+        """Call a plain callback; what ends the whole program goes up, and leaves the lane fit for its end."""
         try:
             value = handler(event)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             self._report(exc, handler, event)
             return exc
+        except BaseException:
+            self._working = False
+            raise
         if value is not None and inspect.isawaitable(value):
             return self._refuse_awaitable(value, handler, event)
         return value
@@ -341,6 +380,10 @@ class Lane:
                 callbacks = self._dispatcher.callbacks(event.__class__)
                 if not callbacks and self._offer(event, then):
                     return
+        except asyncio.CancelledError as exc:
+            if then is not None and self._current is event:
+                then(exc)
+            raise
         finally:
             self._leave_task()
 
@@ -362,13 +405,15 @@ class Lane:
                 task.uncancel()
             elif task is not None and task.cancelling():
                 raise  # The program ends its loop.
+            else:
+                self._report(exc, callback.handler, event)
             self._skipped = False
             return exc
         except Exception as exc:
             self._report(exc, callback.handler, event)
             return exc
 
-    def _report(self, exc: Exception, handler: Handler, event: Event) -> None:
+    def _report(self, exc: BaseException, handler: Handler, event: Event) -> None:
         log.get_logger(id=self.id, url=self.url).error(
             "callback raised", callback=_name(handler), event_name=event.event, exc_info=exc
         )
@@ -402,6 +447,7 @@ class Outbox:
     def close_stream(self) -> None:
         """Count a stream out; with the last one goes what nobody will take."""
         self._streams -= 1
+        self._wake()
         if self._streams:
             return
         waiting, self._waiting = self._waiting, {}
@@ -413,10 +459,10 @@ class Outbox:
         self._closed = True
         self._wake()
 
-    async def take(self) -> Event | None:
-        """Return the next event, or None after `close`."""
-        while not self._waiting:
-            if self._closed:
+    async def take(self, stream: EventStream) -> Event | None:
+        """Return the next event, or None after `close`, and for a stream that is closed."""
+        while not self._waiting or stream.closed:
+            if self._closed or stream.closed:
                 return None
             await self._wakeup()
         lane = next(iter(self._waiting))
@@ -447,26 +493,27 @@ class EventStream(AsyncIterator[Event]):
     """
 
     def __init__(self, outbox: Outbox) -> None:
-        self._outbox: Outbox | None = outbox
+        self._outbox = outbox
+        self.closed = False
         outbox.open()
 
     async def __anext__(self) -> Event:
-        event = None if self._outbox is None else await self._outbox.take()
+        event = await self._outbox.take(self)
         if event is None:
             raise StopAsyncIteration
         return event
 
     async def aclose(self) -> None:
-        """Take part no longer."""
+        """Take part no longer; whoever waits here is told."""
         self._close()
 
     def __del__(self) -> None:
         self._close()
 
     def _close(self) -> None:
-        outbox, self._outbox = getattr(self, "_outbox", None), None
-        if outbox is not None:
-            outbox.close_stream()
+        if not self.closed:
+            self.closed = True
+            self._outbox.close_stream()
 
 
 def is_async(handler: Handler) -> bool:
@@ -483,6 +530,8 @@ def check_handler(handler: Handler, argument: str) -> None:
     """
     if not callable(handler):
         raise InvalidHandler(f"{handler!r} cannot be called; a handler is a function of one {argument}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise InvalidHandler(f"{_name(handler)} has a yield in it, so calling it runs nothing; take it out")
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):

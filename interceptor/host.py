@@ -88,7 +88,7 @@ class Host:
         self._guard = Guard(security, self._rows.root)
         self._listener = Listener(Direct(self._sessions, self._guard), limits, timeouts)
         self._phase = Phase.NEW
-        self._stopped: asyncio.Future[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._address = ("", 0)
 
     def __repr__(self) -> str:
@@ -118,30 +118,29 @@ class Host:
     async def stop(self) -> None:
         """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
 
-        Events that are left are delivered first. A second call waits for the first one.
+        Events that are left are delivered first. A second call waits for the first one. A callback may call
+        this: it is not waited for.
         """
         if self._phase is Phase.NEW:
             self._phase = Phase.STOPPED
         if self._phase is Phase.STOPPED:
             return
-        if self._stopped is not None:
-            await asyncio.shield(self._stopped)
-            return
-        self._phase = Phase.STOPPING
-        self._stopped = asyncio.get_running_loop().create_future()
-        try:
-            await self._shut_down()
-        finally:
-            self._phase = Phase.STOPPED
-            self._stopped.set_result(None)
+        self._dispatcher.excuse(asyncio.current_task())
+        if self._stopping is None:
+            self._phase = Phase.STOPPING
+            self._stopping = asyncio.get_running_loop().create_task(self._shut_down())
+        # Whoever waits for it may be cancelled; the work goes on.
+        await asyncio.shield(self._stopping)
 
     async def _shut_down(self) -> None:
-        deadline = self._dispatcher.loop.time() + self._sessions.settings.timeouts.close
-        self._listener.close()
+        loop = self._dispatcher.loop
+        deadline = loop.time() + self._sessions.settings.timeouts.close
+        await self._listener.close()
         await self._sessions.end_all(deadline)
-        await self._listener.wait_empty(GRACE)
+        await self._listener.wait_empty(min(GRACE, max(0, deadline - loop.time())))
         await self._dispatcher.drain(deadline)
         self._dispatcher.outbox.close()
+        self._phase = Phase.STOPPED
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -336,8 +335,8 @@ class Host:
         """
         check_close(code, reason)
         session = self._sessions.find(id)
-        if session.begin_close():
-            self._dispatcher.run(session.close_wire, code, reason)
+        session.give_up()
+        self._dispatcher.run(session.close_soon, code, reason)
         return 0
 
     def answer(self, id: str, message: object) -> int:
@@ -353,7 +352,7 @@ class Host:
         Raises:
             UnknownSocket: no upgrade with this ID waits for an answer.
         """
-        session = self._sessions.pending.get(id)
+        session = self._sessions.pending.get(id) if isinstance(id, str) else None
         if session is None:
             raise UnknownSocket(id, "no upgrade with this ID waits for an answer (any more)")
         self._dispatcher.run(session.answer_late, message)
@@ -362,7 +361,7 @@ class Host:
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
         """Send one message to the sockets of these IDs that are open; return how many they are."""
         count = 0
-        for id in ids:
+        for id in tuple(ids):
             with contextlib.suppress(UnknownSocket):
                 self.WebSocketSend(id, data)
                 count += 1

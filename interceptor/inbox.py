@@ -41,7 +41,8 @@ class Inbox:
                 return None
             await self._wait()
         event = self._messages.popleft()
-        self._lane.release(event)
+        if not self._closed:
+            self._lane.release(event)
         return event
 
     def end(self) -> None:
@@ -50,11 +51,17 @@ class Inbox:
         self._wake()
 
     def close(self) -> None:
+        """Keep nothing more of what comes; what waits can be taken, and holds the socket no longer."""
+        if not self._closed:
+            self._closed = True
+            for event in self._messages:
+                self._lane.release(event)
+
+    def clear(self) -> None:
         """Nobody will take any more: drop what waits, and what comes."""
-        self._closed = True
+        self.close()
         self.end()
-        while self._messages:
-            self._lane.release(self._messages.popleft())
+        self._messages.clear()
 
     def _add(self, event: WebSocketReceive) -> None:
         self._coming -= 1

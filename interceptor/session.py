@@ -100,9 +100,6 @@ class Home(Protocol):
     def session_over(self, session: Session) -> None:
         """Learn that nothing more comes of a session."""
 
-    def route_started(self, task: asyncio.Task[None]) -> None:
-        """Learn that a route's handler runs."""
-
 
 class Wire(Protocol):
     """What a session needs of the way in: the TCP connection that the request came on."""
@@ -156,6 +153,7 @@ class Session:
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
         self._inbox: Inbox | None = None
         self._unfinished: Literal[1, 2] | None = None
+        self._given_up = False
         self._patience: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = home.dispatcher.loop.create_future()
 
@@ -190,20 +188,18 @@ class Session:
             SocketClosed: the socket has ended and all its messages were taken.
             InvalidState: called in a callback of this very socket, whose messages wait for its return.
         """
-        inbox = self._open_inbox()
-        if not inbox and self._lane.task is not None and asyncio.current_task() is self._lane.task:
+        if not self._inbox and self._in_callback():
             raise InvalidState(
                 "a callback waits here for messages that wait for the callback to return; "
                 "use host.route() or asyncio.create_task()"
             )
-        event = await inbox.take()
+        event = await self._open_inbox().take()
         if event is None:
             raise self._closed()
         return event.data
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Give the messages as they come; ends when the socket has ended, see `close_code`."""
-        self._open_inbox()
         while True:
             try:
                 data = await self.receive()
@@ -214,12 +210,18 @@ class Session:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the socket and wait until it has ended; without effect if it has.
 
+        Messages that have not come yet are not kept for `receive` any more. In a callback of this very
+        socket it does not wait: the end would wait for the callback.
+
         Raises:
             InvalidArgument: the code is not 1000 or 3000-4999, or the reason is over 123 bytes of UTF-8.
         """
         check_close(code, reason)
-        self.close_soon(code, reason)
-        await asyncio.shield(self.ended)
+        self._home.dispatcher.run(self.close_soon, code, reason)
+        if self._inbox is not None:
+            self._inbox.close()
+        if not self._in_callback():
+            await asyncio.shield(self.ended)
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong.
@@ -249,12 +251,12 @@ class Session:
             UnknownSocket: the program has closed this socket, or it is not open yet.
             InvalidArgument, UnsupportedType: the data cannot be sent.
         """
-        self.write(*self.prepare(data, fin, opcode))
+        self._home.dispatcher.run(self.write, *self.prepare(data, fin, opcode))
 
     def prepare(self, data: Data, fin: bool, opcode: int | None) -> tuple[bytes, Literal[0, 1, 2], bool]:
         """Check and encode what is to be sent, in the order of the calls; see `send_soon`."""
-        if self.state is State.CLOSING or self.state is State.CONNECTING:
-            raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
+        if self.state is not State.OPEN or self._given_up:
+            self._check_open()
         if self._unfinished is None and fin and opcode is None:
             if isinstance(data, bytes):  # The usual case, first.
                 return data, 2, True
@@ -278,18 +280,27 @@ class Session:
         if self._connection is not None:
             self._connection.send(payload, opcode, fin)
 
-    def begin_close(self) -> bool:
-        """Take the socket away from the program; False if it has ended by itself.
+    def give_up(self) -> None:
+        """Note, on whichever thread, that the program closes the socket: it is not the program's any more.
 
         Raises:
-            UnknownSocket: the program has closed it before, or it is not open yet.
+            UnknownSocket: the program has closed it before, or it is not open.
         """
-        if self.state is State.CLOSED:
-            return False
-        if self.state is not State.OPEN:
+        self._check_open()
+        self._given_up = True
+
+    def _check_open(self) -> None:
+        """Check that the program may use the ID.
+
+        The peer may have closed or vanished without the program's knowing: that is no error before its
+        WebSocketClose is reported.
+        """
+        if self._given_up:
+            raise UnknownSocket(self.id, "the program has closed this socket")
+        if self.state in (State.CONNECTING, State.CLOSING):
             raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
-        self._move(State.CLOSING)
-        return True
+        if isinstance(self._lane.current, WebSocketClose):
+            raise UnknownSocket(self.id, "the socket has ended")
 
     def close_soon(self, code: int, reason: str = "") -> None:
         """Start the closing handshake if the socket is open; on the loop's thread."""
@@ -429,7 +440,7 @@ class Session:
         if self.mode is Mode.AUTO:
             self._lane.put(self._upgrade_event())
         if self._rule.handler is not None:
-            self._home.route_started(self._home.dispatcher.loop.create_task(self._route()))
+            self._home.dispatcher.spawn(self._route())
         if rest and self._connection is not None:
             self._connection.data_received(rest)
 
@@ -510,6 +521,9 @@ class Session:
             self._patience.cancel()
             self._patience = None
 
+    def _in_callback(self) -> bool:
+        return self._lane.task is not None and asyncio.current_task() is self._lane.task
+
     def _hold(self, held: bool) -> None:
         if self._connection is not None:
             self._connection.hold(held)
@@ -531,13 +545,16 @@ class Session:
         code = 1000
         try:
             await self._rule.handler(self)
-        except SocketClosed:
-            pass  # The peer left while the handler waited on it.
-        except Exception as exc:
-            code = 1011
-            self.logger.error("route handler raised", exc_info=exc)
+        except (Exception, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # The host is stopped.
+            # That the peer left while the handler waited on it is no error.
+            if not isinstance(exc, SocketClosed) or self.state is State.OPEN:
+                code = 1011
+                self.logger.error("route handler raised", exc_info=exc)
         finally:
-            self._open_inbox().close()
+            self._open_inbox().clear()
             self.close_soon(code)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from .config import Settings
@@ -38,7 +38,6 @@ class Sessions:
         self.pending: dict[str, Session] = {}
         self._open: dict[str, Session] = {}
         self.open: Mapping[str, Session] = MappingProxyType(self._open)
-        self._routes: set[asyncio.Task[None]] = set()
         self._ending = False
 
     def find(self, id: str) -> Session:
@@ -80,13 +79,8 @@ class Sessions:
         self.pending.pop(session.id, None)
         self._open.pop(session.id, None)
 
-    def route_started(self, task: asyncio.Task[None]) -> None:
-        """A route's handler runs."""
-        self._routes.add(task)
-        task.add_done_callback(self._routes.discard)
-
     async def end_all(self, deadline: float) -> None:
-        """Refuse what waits, close what is open, and see to it that the routes end."""
+        """Refuse what waits, and close what is open; drop what has not ended at the deadline."""
         self._ending = True
         for session in list(self.pending.values()):
             session.fail(
@@ -96,17 +90,7 @@ class Sessions:
         for session in sessions:
             session.close_soon(1001)
         if sessions:
-            await self._wait([session.ended for session in sessions], deadline)
+            patience = max(0, deadline - self.dispatcher.loop.time())
+            await asyncio.wait([session.ended for session in sessions], timeout=patience)
         for session in sessions:
             session.abort("the host was stopped, and the peer did not answer the close")
-        current = asyncio.current_task()
-        routes = [task for task in self._routes if task is not current]
-        await self._wait(routes, deadline)
-        for task in routes:
-            task.cancel()
-        if routes:
-            await asyncio.wait(routes)
-
-    async def _wait(self, what: Sequence[asyncio.Future[None]], deadline: float) -> None:
-        if what:
-            await asyncio.wait(what, timeout=max(0, deadline - self.dispatcher.loop.time()))
