@@ -477,7 +477,7 @@ def read_event(json: str | bytes) -> Event:
         raise InvalidArgument(f"not an event: {_faults(exc)}") from exc
 
 
-_RECEIVE_FIELDS = frozenset(WebSocketReceive.model_fields)
+_RECEIVE_FIELDS = set(WebSocketReceive.model_fields)  # Shared: events are frozen, nothing adds to it.
 _new = WebSocketReceive.__new__
 _set = object.__setattr__
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
@@ -461,9 +461,13 @@ def _check_subprotocol(values: list[str], offer: Offer) -> str | None:
     if len(values) > 1:
         raise InvalidAnswer("a 101 names one subprotocol at most, in one Sec-WebSocket-Protocol field")
     if values[0] not in offer.subprotocols:
-        asked = ", ".join(name for name in offer.subprotocols if not name.startswith(TOKEN_PREFIX)) or "none"
-        raise InvalidAnswer(f"subprotocol {values[0]!r} was not asked for; asked for: {asked}")
+        answered, asked = _without_token(values[0].split(",")), _without_token(offer.subprotocols) or "none"
+        raise InvalidAnswer(f"subprotocol {answered!r} was not asked for; asked for: {asked}")
     return values[0]
+
+
+def _without_token(names: Iterable[str]) -> str:
+    return ", ".join(name for name in map(str.strip, names) if not name.startswith(TOKEN_PREFIX))
 
 
 def _check_extensions(values: list[str], offer: Offer) -> tuple[tuple[Extension, ...], str]:

@@ -561,8 +561,8 @@ class Session:
 def _read_vector(message: object) -> WebSocketUpgrade:
     if isinstance(message, Event) or not isinstance(message, Sequence) or isinstance(message, str | bytes):
         raise InvalidAnswer(
-            f"it is {type(message).__name__} {message!r:.60}; return event.accept(), event.deny(), "
-            "event.answer(text), or the whole event message with Headers replaced"
+            f"it is a {type(message).__name__}; return event.accept(), event.deny(), event.answer(text), "
+            "or the whole event message with Headers replaced"
         )
     try:
         return WebSocketUpgrade.from_message(message)

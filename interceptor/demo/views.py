@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -150,4 +151,9 @@ def transcript(path: str, page: PageState, entries: Sequence[Entry]) -> str:
     left = [f"{line['kind']:8}  {line['text']}" for line in page["log"] if line["path"] == path]
     right = [f"{title(entry):20}  {describe(entry)}" for entry in of_path(path, entries)]
     rows = [("page", "host"), ("----", "----"), *zip_longest(left, right, fillvalue="")]
-    return "\n".join([path, *(f"  {one:{COLUMN}}  {other}".rstrip() for one, other in rows), ""])
+    return "\n".join([path, *(f"  {_padded(one)}  {other}".rstrip() for one, other in rows), ""])
+
+
+def _padded(text: str) -> str:
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return text + " " * (COLUMN - len(text) - wide)
