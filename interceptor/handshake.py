@@ -53,6 +53,7 @@ METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PO
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/1\.1)?")
 LONE_LF = re.compile(rb"(?<!\r)\n")
 ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length")
 """Fields that a request must not repeat."""
@@ -374,6 +375,8 @@ def read_answer(text: str, offer: Offer) -> Answer:
 def read_verbatim(data: bytes, offer: Offer) -> Answer:
     """Take bytes to be sent as they are; see whether they happen to open the socket."""
     head, separator, _ = data.partition(b"\r\n\r\n")
+    if LONE_LF.search(head):
+        return Answer(data, 0)
     try:
         answer = read_answer((head + separator).decode("ascii"), offer)
     except ValueError:
@@ -524,8 +527,9 @@ def _bits(value: str | None) -> int | None:
 
 
 def _name(line: str) -> str:
-    """Return what may be shown of a line: its value may be a secret."""
-    return line.partition(":")[0][:40]
+    """Return what may be shown of a line, the name that it begins with: the rest may be a secret."""
+    match = TOKEN.match(line)
+    return match[0][:40] if match else ""
 
 
 def _values(fields: list[tuple[str, str]], name: str) -> list[str]:

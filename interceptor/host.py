@@ -77,6 +77,8 @@ class Host:
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
     ) -> None:
+        if ":" in root:
+            raise InvalidArgument(f"root {root!r} is no name; a root has no port, such as 'myapp'")
         self.name = name
         self._rows = InterceptedURLs(intercepted_urls, root)
         self._listen = _check_listen(listen, security)
@@ -112,7 +114,7 @@ class Host:
             self._phase = Phase.NEW
             raise InvalidState(f"cannot listen on {self._listen}: {exc}; port 0 takes any free one") from exc
         self._address = addresses[0]
-        self._guard.bind((host for host, _ in addresses), self._address[1])
+        self._guard.bind([host for host, _ in addresses], self._address[1])
         self._warn_of_manual_rows()
 
     async def stop(self) -> None:

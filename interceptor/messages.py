@@ -70,9 +70,17 @@ class Utf8(Extension):
     def _continue(self, frame: Frame) -> None:
         assert self._decoder is not None
         self.texts.append(self._decoder.decode(bytes(frame.data), frame.fin))
+        if not frame.fin:
+            _check_pending(self._decoder.getstate()[0])
         self._fragmented = not frame.fin
         if frame.fin:
             self._decoder = None
+
+
+def _check_pending(pending: bytes) -> None:
+    # Python's decoder keeps the first two bytes of a surrogate back, though nothing can make them right.
+    if pending[:1] == b"\xed" and pending[1:2] >= b"\xa0":
+        raise UnicodeDecodeError("utf-8", pending, 0, 1, "invalid continuation byte")
 
 
 class Messages:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-from .. import session
+from .. import log, session
 from ..exceptions import HandshakeFailure, InvalidArgument
 from ..handshake import Offer, Request, check_request, read_offer
 from ..patterns import URL, InterceptedURLs, Mode, Rule, normalize
@@ -130,7 +130,11 @@ class Direct:
         )
 
     def _match(self, asked: Asked) -> Rule:
-        rule = self._home.table.lookup(asked.url)
+        try:
+            rule = self._home.table.lookup(asked.url)
+        except Exception as exc:  # A pattern may be a function of the program.
+            log.get_logger(url=asked.url).error("a pattern raised", exc_info=exc)
+            raise HandshakeFailure(500, "the program failed") from exc
         if rule is None or rule.mode is Mode.PASS:
             raise HandshakeFailure(404, "no rule of this host intercepts this URL")
         return rule
@@ -170,7 +174,7 @@ def _absolute(target: str) -> URL:
 
 
 def _url(scheme: str, authority: str, path: str) -> URL:
-    if any(character in authority for character in "/?#@\\"):
+    if not authority or any(character in authority for character in "/?#@\\"):
         raise HandshakeFailure(400, "the Host field is not: host, or host:port")
     try:
         return normalize(f"{scheme}://{authority}{path}")

@@ -6,8 +6,9 @@ of the page, and pages cannot forge it; programs tell none, and need the token.
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ..config import Security
 from ..events import TOKEN_PREFIX, read_cookies
@@ -37,18 +38,24 @@ class Guard:
         self._security = security
         self._root = root
         self._own: frozenset[str] = frozenset()
+        self._suffix = ""
+        self._everywhere = False
         self.token = security.token or secrets.token_urlsafe(24)
 
-    def bind(self, hosts: Iterable[str], port: int) -> None:
+    def bind(self, hosts: Sequence[str], port: int) -> None:
         """Learn the host's own address; IPv6 addresses without brackets."""
         names = {"127.0.0.1", "localhost", "[::1]", self._root}
         names |= {f"[{host}]" if ":" in host else host for host in hosts}
-        suffix = "" if port == 80 else f":{port}"
-        self._own = frozenset(f"{name}{suffix}" for name in names)
+        self._suffix = "" if port == 80 else f":{port}"
+        self._own = frozenset(f"{name}{self._suffix}" for name in names)
+        self._everywhere = any(ipaddress.ip_address(host).is_unspecified for host in hosts)
 
     def is_own(self, authority: str) -> bool:
         """Whether `host[:port]` is the host's own address."""
-        return authority in self._own
+        if authority in self._own:
+            return True
+        # Listening on all addresses, each is its own; a literal one cannot have been resolved to lead here.
+        return self._everywhere and authority.endswith(self._suffix) and _is_literal(authority, self._suffix)
 
     def take_token(self, target: str) -> tuple[str, bool]:
         """Take the token out of a request target; return the target and whether the token was there.
@@ -65,7 +72,8 @@ class Guard:
     def holds_token(self, request: Request) -> bool:
         """Whether a cookie or a subprotocol of the request carries the token."""
         offered = ",".join(request.values("sec-websocket-protocol")).split(",")
-        candidates = [name.strip().removeprefix(TOKEN_PREFIX) for name in offered]
+        names = [name.strip() for name in offered]
+        candidates = [name.removeprefix(TOKEN_PREFIX) for name in names if name.startswith(TOKEN_PREFIX)]
         candidates.append(read_cookies(";".join(request.values("cookie"))).get(TOKEN_COOKIE, ""))
         return any(self._is_token(value) for value in candidates)
 
@@ -102,7 +110,7 @@ class Guard:
         if origin in listed or "*" in listed:
             return True
         scheme, _, authority = origin.partition("://")
-        if scheme == "http" and (authority == self._root or authority in self._own):
+        if scheme == "http" and (authority == self._root or self.is_own(authority)):
             return True
         return trusted and origin == _origin_of(url)
 
@@ -112,6 +120,14 @@ class Guard:
 
     def _is_token(self, value: str) -> bool:
         return secrets.compare_digest(value.encode(), self.token.encode())
+
+
+def _is_literal(authority: str, suffix: str) -> bool:
+    try:
+        ipaddress.ip_address(authority.removesuffix(suffix).strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _origin_of(url: URL) -> str:
