@@ -104,7 +104,7 @@ async def new_page(chromium: str) -> AsyncIterator[Page]:
         from playwright.async_api import Error, async_playwright
     except ImportError:
         raise InvalidState("the check needs Playwright: pip install playwright") from None
-    async with async_playwright() as playwright:
+    async with _quiet_when_cancelled(), async_playwright() as playwright:
         try:
             browser = await playwright.chromium.launch(
                 executable_path=chromium, args=flags(), chromium_sandbox=not is_root(), handle_sigint=False
@@ -115,6 +115,16 @@ async def new_page(chromium: str) -> AsyncIterator[Page]:
             yield await browser.new_page()
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def _quiet_when_cancelled() -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Playwright, broken off while it starts, leaves tasks behind whose end is nobody's concern.
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        raise
 
 
 async def drive(page: Page, journal: Journal) -> list[str]:
