@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _make_output_safe()
     try:
-        return _check() if arguments.check else _show(arguments)
+        return _check(arguments) if arguments.check else _show(arguments)
     except InterceptorError as exc:
         print(f"interceptor: {exc}", file=sys.stderr)
         return UNAVAILABLE
@@ -49,8 +49,8 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check() -> int:
-    agreed = _run(demo.check(_say))
+def _check(arguments: argparse.Namespace) -> int:
+    agreed = _run(demo.check(_say, port=arguments.port))
     return INTERRUPTED if agreed is None else int(not agreed)
 
 
@@ -112,7 +112,11 @@ def _port(text: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Nobody reads any more, as after `| head`; the demonstration itself goes on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make_output_safe() -> None:

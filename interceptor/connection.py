@@ -348,9 +348,10 @@ class Connection(asyncio.Protocol):
             try:
                 transport.write_eof()
             except (OSError, RuntimeError):  # The peer was faster.
-                transport.abort()
+                self._loop.call_soon(transport.abort)
         else:
-            transport.close()
+            # Soon, not now: closed within resume_writing(), asyncio's transport would be lost twice.
+            self._loop.call_soon(transport.close)
 
     def _check_full(self) -> None:
         amount = self._out_bytes + self._transport.get_write_buffer_size()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from importlib import resources
@@ -52,7 +51,7 @@ class PageServer:
         try:
             self._server = await asyncio.start_server(self._serve, NAMES[0], port, limit=HEAD)
         except OSError as exc:
-            why = os.strerror(exc.errno) if exc.errno else str(exc)
+            why = str(exc).rpartition(": ")[2]
             raise InvalidState(f"cannot listen on port {port}: {why}; --port 0 takes any free one") from exc
         port = self._server.sockets[0].getsockname()[1]
         self.origins = tuple(f"http://{name}" + (f":{port}" if port != 80 else "") for name in NAMES)
