@@ -11,7 +11,7 @@ from ..exceptions import InvalidState
 from .chromium import MISSING, find_chromium, flags, is_root
 from .entries import Entry
 from .program import PATHS
-from .show import running
+from .stage import running
 from .views import HELLO, PageState, compare, host_saw, of_path, page_saw, transcript
 
 if TYPE_CHECKING:
