@@ -119,6 +119,17 @@ class Peer:
 
     @classmethod
     @asynccontextmanager
+    async def dial(cls, url: str) -> AsyncIterator[Self]:
+        """A TCP connection to the server of a URL, which names its port; it is dropped at the end."""
+        host, port = url.split("/")[2].split(":")
+        peer = cls(*await asyncio.open_connection(host, int(port)))
+        try:
+            yield peer
+        finally:
+            peer.writer.transport.abort()
+
+    @classmethod
+    @asynccontextmanager
     async def open(cls, host: Host, target: str = "/", *, extra: str = "") -> AsyncIterator[Self]:
         """A WebSocket that is open; the token is in the target."""
         async with cls.connect(host) as peer:

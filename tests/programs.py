@@ -54,9 +54,9 @@ async def opened(host: Host, seen: Recorder, target: str = "/", *, extra: str = 
         yield Open(peer, (await seen.wait_for(WebSocketUpgrade, count)).id)
 
 
-def ask(host: Host, target: str, *, without: tuple[str, ...] = ()) -> bytes:
+def ask(host: Host, target: str, *, extra: str = "", without: tuple[str, ...] = ()) -> bytes:
     """A request head for a path at the host's own address."""
-    return request_head(target, Peer.authority(host), without=without)
+    return request_head(target, Peer.authority(host), extra=extra, without=without)
 
 
 def messages(count: int, size: int = 20) -> list[str]:
@@ -127,13 +127,20 @@ class Taker:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, way: str) -> None:
-        """Take part: `plain` or `slow` by callback, `route`, or `stream` by the host's stream of events."""
+        """Take part.
+
+        Args:
+            way: `plain` or `slow` by a callback, `route`, `both` by a route behind a slow callback, `stream`
+                by the host's stream of events.
+        """
         if way == "stream":
             self._task = asyncio.create_task(self._read(self._host.events()))
             return
         self._host.on(CLOSED)(self._end)
-        if way == "route":
-            self._host.route(self._pattern)(self._run)
+        if way in ("route", "both"):
+            self._host.route(self._pattern)(self._run if way == "route" else self._run_at_once)
+            if way == "both":
+                self._host.on(RECEIVE)(self._wait)
         elif way == "slow":
             self._host.on(RECEIVE)(self._take_slowly)
         else:
@@ -157,8 +164,15 @@ class Taker:
             await self._at_the_gate()
             self._take(event)
 
+    async def _wait(self, event: WebSocketReceive) -> None:
+        if event.data != QUESTION:
+            await self._at_the_gate()
+
     async def _run(self, socket: Session) -> None:
         await self._at_the_gate()
+        await self._run_at_once(socket)
+
+    async def _run_at_once(self, socket: Session) -> None:
         async for message in socket:
             self.taken.append(message)
 

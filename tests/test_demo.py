@@ -1,4 +1,4 @@
-"""The demonstration as its user runs it: a process, its page, its terminal, Ctrl-C; and its check of itself."""
+"""The demonstration as its user runs it: a process, its terminal, Ctrl-C, its check of itself."""
 
 from __future__ import annotations
 
@@ -13,30 +13,23 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Page
 
 from interceptor import (
-    Event,
     Host,
-    HTTPRequest,
-    WebSocketClose,
-    WebSocketError,
-    WebSocketReceive,
     WebSocketUpgrade,
     __version__,
     cli,
     demo,
 )
-from interceptor.demo import show as stage
-from interceptor.demo.check import Journal
+from interceptor.demo import driver, stage
 from interceptor.demo.chromium import MISSING
-from interceptor.demo.entries import Entry, Given, Printer, describe
+from interceptor.demo.entries import Entry, Given
 from interceptor.demo.program import make_host
-from interceptor.demo.server import PageServer
-from interceptor.demo.views import HELLO, MEANT, PageState, Seen, compare, host_saw, page_saw, transcript
+from interceptor.demo.views import HELLO
 
 from .browser import require_chromium
 from .peer import CLOSE, PATIENCE, TEXT, Frame, Peer, close_frame, frame, request, until
@@ -44,7 +37,6 @@ from .peer import CLOSE, PATIENCE, TEXT, Frame, Peer, close_frame, frame, reques
 ROOT = Path(__file__).parent.parent
 DEMO = [sys.executable, "-m", "interceptor", "demo"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8"}
-ID = "0123456789abcde"
 
 
 # --- the process --------------------------------------------------------------------------------------------
@@ -95,20 +87,9 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Running]
             await process.communicate()
 
 
-@asynccontextmanager
-async def dialled(url: str) -> AsyncIterator[Peer]:
-    """A TCP connection to the server of a URL."""
-    host, port = url.split("/")[2].split(":")
-    peer = Peer(*await asyncio.open_connection(host, int(port)))
-    try:
-        yield peer
-    finally:
-        peer.writer.transport.abort()
-
-
 async def urls_of(page: str) -> dict[str, str]:
     """The WebSocket URLs that the page at a URL opens."""
-    async with dialled(page) as peer:
+    async with Peer.dial(page) as peer:
         answer = await peer.ask(f"GET / HTTP/1.1\r\nHost: {page.split('/')[2]}\r\n\r\n".encode())
     found = re.search(r'<script type="application/json" id="settings">(.*?)</script>', answer.body.decode())
     assert found is not None
@@ -126,9 +107,10 @@ async def test_each_socket_is_answered_and_each_event_printed_as_it_comes() -> N
     async with running("--no-browser") as demonstration:
         page = demonstration.url
         urls = await urls_of(page)
-        async with dialled(urls["/echo"]) as echo, dialled(urls["/chat"]) as chat:
+        async with Peer.dial(urls["/echo"]) as echo, Peer.dial(urls["/chat"]) as chat:
             assert (await echo.ask(asks(page, urls["/echo"]))).status == 101
-            assert "841 WebSocketUpgrade" in (line := await demonstration.line())
+            line = await demonstration.line()
+            assert "841 WebSocketUpgrade" in line
             assert line.endswith("auto ws://demo/echo")
             (id,) = re.findall(r"\b[0-9a-f]{15}\b", line)
 
@@ -138,7 +120,7 @@ async def test_each_socket_is_answered_and_each_event_printed_as_it_comes() -> N
             assert (await demonstration.line()).endswith("manual ws://demo/chat asks for notes, chat")
             assert (await demonstration.line()).endswith("101 Switching Protocols, subprotocol chat")
 
-            async with dialled(urls["/members"]) as members:
+            async with Peer.dial(urls["/members"]) as members:
                 answer = await members.ask(asks(page, urls["/members"]))
             assert (answer.status, answer.body) == (403, b"members only")
             assert (await demonstration.line()).endswith("manual ws://demo/members")
@@ -158,7 +140,7 @@ async def test_each_socket_is_answered_and_each_event_printed_as_it_comes() -> N
 async def test_after_bye_the_program_closes() -> None:
     async with running("--no-browser") as demonstration:
         urls = await urls_of(demonstration.url)
-        async with dialled(urls["/echo"]) as peer:
+        async with Peer.dial(urls["/echo"]) as peer:
             assert (await peer.ask(asks(demonstration.url, urls["/echo"]))).status == 101
             await peer.send(frame(TEXT, "bye"))
             assert await peer.frame() == Frame(TEXT, b"bye")
@@ -172,23 +154,21 @@ async def test_only_the_page_may_open_the_sockets() -> None:
             ("http://evil.test", "", 403),
             (demonstration.url.rstrip("/").replace("127.0.0.1", "localhost"), "", 101),
         ):
-            async with dialled(urls["/echo"]) as peer:
+            async with Peer.dial(urls["/echo"]) as peer:
                 head = asks(demonstration.url, urls["/echo"], origin=origin, extra=extra)
                 assert (await peer.ask(head)).status == status
         assert "844 WebSocketError" in await demonstration.line()
-        async with dialled(urls["/chat"]) as peer:
+        async with Peer.dial(urls["/chat"]) as peer:
             answer = await peer.ask(asks(demonstration.url, urls["/chat"]))
             assert (answer.status, answer.body) == (400, b"ask for the subprotocol chat")
 
 
 @pytest.mark.parametrize("times", [1, 5])
-async def test_ctrl_c_ends_it_in_order_also_with_a_page_that_does_not_answer(
-    times: int, record_property: Callable[[str, object], None]
-) -> None:
+async def test_ctrl_c_ends_it_in_order_also_with_a_page_that_does_not_answer(times: int) -> None:
     async with running("--no-browser") as demonstration:
         page = demonstration.url
         urls = await urls_of(page)
-        async with dialled(urls["/echo"]) as peer, dialled(page) as idle:
+        async with Peer.dial(urls["/echo"]) as peer, Peer.dial(page) as idle:
             assert (await peer.ask(asks(page, urls["/echo"]))).status == 101
             await demonstration.line()
             out, err, seconds = await demonstration.interrupt(times)
@@ -199,7 +179,7 @@ async def test_ctrl_c_ends_it_in_order_also_with_a_page_that_does_not_answer(
         assert out.endswith("Stopped.\n")
         assert "Traceback" not in err
         assert demonstration.process.returncode == 0
-        record_property("seconds", seconds)
+        print(f"it took {seconds:.2f} s")
 
 
 async def test_the_intro_names_page_and_rules() -> None:
@@ -214,16 +194,23 @@ async def test_the_intro_names_page_and_rules() -> None:
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="there is always a display")
 @pytest.mark.parametrize(
-    ("display", "opened"), [({"DISPLAY": ":7"}, True), ({"WAYLAND_DISPLAY": "wayland-7"}, True), ({}, False)]
+    ("display", "arguments", "opened"),
+    [
+        ({"DISPLAY": ":7"}, [], True),
+        ({"WAYLAND_DISPLAY": "wayland-7"}, [], True),
+        ({"DISPLAY": ":7"}, ["--no-browser"], False),
+        ({}, [], False),
+    ],
 )
 async def test_with_a_display_it_opens_the_browser(
-    display: dict[str, str], opened: bool, tmp_path: Path
+    display: dict[str, str], arguments: list[str], opened: bool, tmp_path: Path
 ) -> None:
     program, seen = tmp_path / "browser", tmp_path / "seen"
     program.write_text(f'#!/bin/sh\necho "$1" >"{seen}.part" && mv "{seen}.part" "{seen}"\n')
     program.chmod(0o755)
     environment = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "BROWSER": f"{program} %s", **display}
-    async with running(**environment) as demonstration:
+    environment["PYTHONWARNINGS"] = ""  # The browser may outlive the demonstration, and Python warns of that.
+    async with running(*arguments, **environment) as demonstration:
         assert ("opening it in your browser" in demonstration.intro[0]) is opened
         if opened:
             await until(seen.exists)
@@ -239,10 +226,12 @@ async def test_a_reader_that_leaves_does_no_harm() -> None:
         urls = await urls_of(demonstration.url)
         transport = demonstration.process._transport  # type: ignore[attr-defined]  # nothing else closes it
         transport.get_pipe_transport(1).close()
-        async with dialled(urls["/echo"]) as peer:
+        async with Peer.dial(urls["/echo"]) as peer:
             assert (await peer.ask(asks(demonstration.url, urls["/echo"]))).status == 101
             await peer.send(frame(TEXT, "still there"))
             assert await peer.frame() == Frame(TEXT, b"still there")
+            await peer.send(close_frame())
+            assert await peer.close_code() == 1000
         _, err, _ = await demonstration.interrupt()
         assert (err, demonstration.process.returncode) == ("", 0)
 
@@ -314,237 +303,6 @@ def test_colours_are_for_terminals(
     assert cli._has_colours() is colours
 
 
-# --- entries ------------------------------------------------------------------------------------------------
-
-
-def upgrade(path: str, kind: str = "auto", protocols: str = "") -> WebSocketUpgrade:
-    fields = f"Sec-WebSocket-Key: x\r\n{protocols and f'Sec-WebSocket-Protocol: {protocols}'}\r\n"
-    return WebSocketUpgrade(
-        object="h", id=ID, url=f"ws://demo{path}", headers=f"GET / HTTP/1.1\r\n{fields}", type=kind
-    )
-
-
-def received(data: str | bytes) -> WebSocketReceive:
-    return WebSocketReceive(object="h", id=ID, data=data, datatype=1 if isinstance(data, str) else 2)
-
-
-def closed(code: int = 1000, reason: str = "", **more: object) -> WebSocketClose:
-    return WebSocketClose.model_validate({"object": "h", "id": ID, "code": code, "reason": reason, **more})
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        (upgrade("/echo"), "auto ws://demo/echo"),
-        (upgrade("/chat", "manual", "a\x9b, b"), "manual ws://demo/chat asks for a\\x9b, b"),
-        (
-            Given.by(upgrade("/chat", "manual", "chat").accept("chat")),
-            "101 Switching Protocols, subprotocol chat",
-        ),
-        (Given.by(upgrade("/chat", "manual").deny(403, "no")), "403 Forbidden"),
-        (received("Grüße 😀"), "text 'Grüße 😀'"),
-        (received("\x1b[2J\u202e"), r"text '\x1b[2J\u202e'"),
-        (received("x" * 61), f"text '{'x' * 60}'... (61 characters)"),
-        (received(b"\0" * 9), "binary, 9 bytes"),
-        (closed(1001), "1001 '' by the client, clean"),
-        (closed(1006, was_clean=False, initiator="fault"), "1006 '' by the fault, not clean"),
-        (closed(1000, "\x1b"), r"1000 '\x1b' by the client, clean"),
-        (WebSocketError(object="h", id=ID, text="bad\x1b ü"), r"bad\x1b ü"),
-        (HTTPRequest(object="h", url="http://demo/"), ""),
-    ],
-)
-def test_an_entry_in_a_few_words_that_no_terminal_acts_on(entry: Entry, words: str) -> None:
-    assert describe(entry) == words
-    lines: list[str] = []
-    Printer(lines.append).note(entry)
-    assert lines[0].isprintable()
-    assert lines[0].endswith(words)
-
-
-def test_colours_mark_time_and_name() -> None:
-    lines: list[str] = []
-    Printer(lines.append, colours=True).note(closed())
-    assert re.fullmatch(
-        rf"\x1b\[2m[\d:.]{{12}}\x1b\[0m  \x1b\[33m843 WebSocketClose +\x1b\[0m  {ID}  .*", lines[0]
-    )
-
-
-# --- the page's server --------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def served(urls: dict[str, str] | None = None) -> AsyncIterator[PageServer]:
-    server = PageServer()
-    await server.start(0)
-    server.tell({"/echo": "ws://127.0.0.1:9/echo"} if urls is None else urls)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-async def test_the_page_may_run_its_own_script_and_connect_to_the_host_and_nothing_else() -> None:
-    async with served({"/a": "ws://127.0.0.1:9/a", "/b": "ws://127.0.0.1:9/b"}) as server:
-        heads = []
-        for _ in range(2):
-            async with dialled(server.url) as peer:
-                answer = await peer.ask(f"GET / HTTP/1.1\r\nHost: {server.url[7:-1]}\r\n\r\n".encode())
-            heads.append(answer.headers)
-            policy = dict(
-                part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
-            )
-            nonce = policy["script-src"].removeprefix("'nonce-").removesuffix("'")
-            assert answer.body.decode().count(f'nonce="{nonce}"') == 2
-            assert policy["style-src"] == policy["script-src"]
-            assert policy["connect-src"] == "ws://127.0.0.1:9"
-            assert {
-                policy[name] for name in ("default-src", "base-uri", "form-action", "frame-ancestors")
-            } == {"'none'"}
-        assert heads[0]["content-security-policy"] != heads[1]["content-security-policy"]
-        assert heads[0]["content-type"] == "text/html; charset=utf-8"
-        assert heads[0]["x-content-type-options"] == "nosniff"
-        assert heads[0]["cache-control"] == "no-store"
-
-
-async def test_settings_cannot_end_their_script() -> None:
-    async with served({"</script><script>alert(1)": "ws://127.0.0.1:9/</script><script>alert(1)"}) as server:
-        assert list(await urls_of(server.url)) == ["</script><script>alert(1)"]
-
-
-@pytest.mark.parametrize(
-    ("line", "host", "status"),
-    [
-        ("GET / HTTP/1.1", "Host: SELF", 200),
-        ("GET / HTTP/1.1", "host:localhost:PORT ", 200),
-        ("GET / HTTP/1.1", "Host: evil.test", 421),
-        ("GET / HTTP/1.1", "Host: evil.test:PORT", 421),
-        ("GET / HTTP/1.1", "Host: 127.0.0.1", 421),
-        ("GET / HTTP/1.1", "Host: SELF\r\nHost: SELF", 421),
-        ("GET / HTTP/1.1", "X: y", 421),
-        ("GET /favicon.ico HTTP/1.1", "Host: SELF", 404),
-        ("GET /?x HTTP/1.1", "Host: SELF", 404),
-        ("GET //x HTTP/1.1", "Host: SELF", 404),
-        ("POST / HTTP/1.1", "Host: SELF", 404),
-        ("HEAD / HTTP/1.1", "Host: SELF", 404),
-        ("nonsense", "Host: SELF", 404),
-    ],
-)
-async def test_one_page_is_served_under_its_own_address(line: str, host: str, status: int) -> None:
-    async with served() as server, dialled(server.url) as peer:
-        own = server.url[7:-1]
-        host = host.replace("SELF", own).replace("PORT", own.split(":")[1])
-        answer = await peer.ask(f"{line}\r\n{host}\r\n\r\n".encode())
-        assert answer.status == status
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert await peer.rest() == b""
-
-
-@pytest.mark.parametrize("junk", [b"x" * 40_000, b"GET / HTTP/1.1\r\n", b""])
-async def test_what_is_no_request_gets_no_answer(junk: bytes) -> None:
-    async with served() as server, dialled(server.url) as peer:
-        await peer.send(junk)
-        if len(junk) < 1000:
-            peer.half_close()
-        try:
-            assert await peer.rest() == b""
-        except ConnectionResetError:
-            pass  # It was not read to its end.
-
-
-# --- what page and host saw ---------------------------------------------------------------------------------
-
-TEXTS = (HELLO, "bye")
-
-
-def chat_entries(*changed: Entry) -> list[Entry]:
-    asked = upgrade("/chat", "manual", "notes, chat")
-    entries: list[Entry] = [asked, Given.by(asked.accept("chat")), *map(received, TEXTS)]
-    return [*entries, *(changed or (closed(3000, "goodbye", initiator="host"),))]
-
-
-def chat_page(**close: str) -> PageState:
-    ended = {"code": "3000", "reason": "goodbye", "clean": "true", **close}
-    kinds = [
-        ("opening", ""),
-        ("open", ""),
-        *((kind, text) for text in TEXTS for kind in ("sent", "received")),
-    ]
-    lines = [{"path": "/chat", "kind": kind, "text": text, "protocol": "chat"} for kind, text in kinds]
-    return {
-        "cards": [{"path": "/chat", "mode": "manual", "state": "closed"}],
-        "log": [*lines, {"path": "/chat", "kind": "close", "text": "", **ended}],
-    }
-
-
-def members_page(*, state: str = "refused", error: bool = True) -> PageState:
-    close = {"path": "/members", "kind": "close", "text": "", "code": "1006", "reason": "", "clean": "false"}
-    failed = [{"path": "/members", "kind": "error", "text": ""}] if error else []
-    return {"cards": [{"path": "/members", "mode": "manual", "state": state}], "log": [*failed, close]}
-
-
-def test_what_stands_on_the_page_is_what_the_page_saw() -> None:
-    assert page_saw("/chat", chat_page()) == MEANT["/chat"]
-    assert page_saw("/chat", chat_page(code="3001")) == replace(MEANT["/chat"], code=3001)
-    assert page_saw("/members", members_page()) == MEANT["/members"]
-    assert page_saw("/members", members_page(error=False)).state == "refused without an error"
-    assert page_saw("/members", members_page(state="open")).state == "open with an error"
-    assert page_saw("/echo", chat_page()) == Seen("", "no card")
-
-
-def test_the_events_are_what_the_host_saw() -> None:
-    asked = upgrade("/members", "manual")
-    denied: list[Entry] = [asked, Given.by(asked.deny(403))]
-    assert host_saw("/chat", chat_entries()) == MEANT["/chat"]
-    assert host_saw("/members", denied) == MEANT["/members"]
-    assert host_saw("/members", [asked, Given.by(asked.deny(404))]).state == "404"
-    assert host_saw("/members", [*denied, closed()]).state == "403, then 843 WebSocketClose"
-    assert host_saw("/echo", chat_entries()) == Seen("", "no upgrade")
-    lost = WebSocketError(object="h", id=ID, text="it was lost")
-    assert host_saw("/chat", chat_entries(lost, closed(1006))).state == "closed, it was lost"
-    assert host_saw("/chat", chat_entries(received(b"x"))).sent == (*TEXTS, "b'x'")
-    assert host_saw("/chat", chat_entries(received("x"))).state == "open"
-
-
-def test_page_and_host_that_saw_what_was_meant_agree() -> None:
-    assert compare(MEANT, MEANT) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "change", "words"),
-    [
-        ("/echo", {"mode": "manual"}, "/echo mode: the page saw 'manual', the host 'auto'"),
-        ("/members", {"state": "open"}, "/members state: the page saw 'open', the host 'refused'"),
-        ("/chat", {"subprotocol": "notes"}, "/chat subprotocol: the page saw 'notes', the host 'chat'"),
-        ("/echo", {"echoed": ("?",)}, "/echo echoed: the page saw ('?',), the host"),
-        ("/echo", {"sent": ()}, "/echo sent: the page saw (), the host"),
-        ("/members", {"code": 1000}, "/members code: the page saw 1000, the host 1006"),
-        ("/echo", {"reason": "x"}, "/echo reason: the page saw 'x', the host 'done'"),
-        ("/chat", {"clean": False}, "/chat clean: the page saw False, the host True"),
-    ],
-)
-def test_a_doctored_end_is_found_out(path: str, change: dict[str, object], words: str) -> None:
-    doctored = {**MEANT, path: replace(MEANT[path], **change)}  # type: ignore[arg-type]  # of many types
-    (found,) = compare(doctored, MEANT)
-    assert found.startswith(words)
-    assert len(compare(MEANT, doctored)) == 1
-    (found,) = compare(doctored, doctored)
-    assert re.match(rf"{path} \w+: both saw .* was meant", found)
-
-
-def test_the_transcript_has_both_ends_side_by_side() -> None:
-    lines = transcript("/chat", chat_page(), chat_entries()).split("\n")
-    assert lines[0] == "/chat"
-    assert [line[56:].strip().split("  ")[0] for line in lines[3:8]] == [
-        "841 WebSocketUpgrade",
-        "answer",
-        "842 WebSocketReceive",
-        "842 WebSocketReceive",
-        "843 WebSocketClose",
-    ]
-    assert [line.split()[0] for line in lines[3:6]] == ["opening", "open", "sent"]
-
-
 # --- the check ----------------------------------------------------------------------------------------------
 
 
@@ -594,6 +352,27 @@ async def test_the_check_of_a_program_that_does_something_else_fails(monkeypatch
     assert lines[-1] == "page and host disagree"
 
 
+@pytest.mark.chromium
+async def test_a_page_that_raises_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = driver.drive
+
+    async def drive_to_an_error(page: Page, journal: driver.Journal) -> list[str]:
+        faults = await drive(page, journal)
+        async with page.expect_event("pageerror"):
+            await page.evaluate("setTimeout(() => { throw new Error('planted') })")
+        return [*faults, "and another"]
+
+    require_chromium()
+    monkeypatch.setattr(driver, "drive", drive_to_an_error)
+    lines: list[str] = []
+    assert not await demo.check(lines.append)
+    assert lines[3:] == [
+        "DISAGREE  the page raised planted",
+        "DISAGREE  and another",
+        "page and host disagree",
+    ]
+
+
 @pytest.mark.parametrize(("agree", "status"), [(True, 0), (False, 1)])
 def test_the_exit_status_tells_whether_they_agree(
     agree: bool, status: int, monkeypatch: pytest.MonkeyPatch
@@ -627,15 +406,3 @@ async def test_a_browser_that_is_none_is_named() -> None:
     done = await asyncio.to_thread(run, *DEMO, "--check", CHROMIUM=sys.executable)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"interceptor: {re.escape(sys.executable)} failed: .*\n", done.stderr)
-
-
-async def test_the_journal_wakes_who_waits_for_an_entry() -> None:
-    journal = Journal()
-    waiting = asyncio.ensure_future(journal.wait(lambda: len(journal.entries) == 2))
-    event: Event = received("x")
-    for _ in range(2):
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        journal.note(event)
-    await waiting
-    assert journal.entries == [event, event]

@@ -69,7 +69,7 @@ pytestmark = BOTH_LOOPS
 # --- 3: every complete message that arrived before the end is delivered -------------------------------------
 
 
-WAYS_TO_TAKE = ["plain", "slow", "route", "stream"]
+WAYS_TO_TAKE = ["plain", "slow", "route", "both", "stream"]
 LAST_WORDS = {
     "close": (close_frame(3000), None, 3000),
     "bad opcode": (frame(3), None, 1002),
@@ -228,7 +228,7 @@ async def test_4_sends_of_a_thread_go_before_the_close_frame(closer: str) -> Non
 # --- 7: memory is bounded both ways -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["slow", "route", "stream"])
+@pytest.mark.parametrize("way", ["slow", "route", "both", "stream"])
 async def test_7_undelivered_data_stops_the_reading_of_that_socket_only(way: str) -> None:
     sent = messages(300, 16 * 1024)
     host = Host([("*", 1)], limits=Limits(read_buffer=MIB // 4))

@@ -129,7 +129,7 @@ async def test_remedy_in_the_error_is_one_that_works() -> None:
     origin = "https://page.example:8443"
     text = await judged(secure(), origin=origin)
     assert f"Security(origins=['{origin}'])" in text
-    assert await judged(Security(origins=[origin]), origin=origin) == ""  # type: ignore[arg-type]
+    assert await judged(Security(origins=[origin]), origin=origin) == ""
 
 
 # No Origin, and the token

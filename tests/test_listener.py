@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import pytest
@@ -167,7 +168,7 @@ async def test_number_of_fields() -> None:
 
 
 async def test_unfinished_head_times_out_however_busily_it_comes() -> None:
-    async with make_host(timeouts=Timeouts(head=0.2)) as host:
+    async with make_host(timeouts=Timeouts(head=0.5)) as host:
         seen = Recorder(host)
         async with Peer.connect(host) as peer:
             await peer.send(HEAD[:-2] + b"X-Slow: ")
@@ -175,7 +176,7 @@ async def test_unfinished_head_times_out_however_busily_it_comes() -> None:
             dripping = asyncio.create_task(send_for_ever(peer))
             answer = await peer.answer()
             dripping.cancel()
-            assert (answer.status, answer.body) == (408, b"the request head was not complete within 0.2 s\n")
+            assert (answer.status, answer.body) == (408, b"the request head was not complete within 0.5 s\n")
     assert seen.events == []
 
 
@@ -375,6 +376,21 @@ async def test_nobody_listens_after_stop() -> None:
         address = host.address
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address)
+
+
+@pytest.mark.parametrize("pause", range(8))
+async def test_stop_in_the_midst_of_a_new_connection(pause: int) -> None:
+    host = make_host(timeouts=Timeouts(close=0.05))
+    seen = Recorder(host)
+    await host.start()
+    with socket.create_connection(host.address) as client:
+        client.sendall(HEAD)
+        await turns(pause)
+        await host.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not host.sockets
+    assert seen.names() in ([], ["WebSocketUpgrade", "WebSocketError", "WebSocketClose"])
+    gc.collect()  # What was left open would be warned of.
 
 
 # Addresses

@@ -1,0 +1,378 @@
+"""A Connection alone: how it ends, keepalive, and the last word; as server and as client."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import ClassVar, Literal
+
+import pytest
+
+from interceptor.config import Limits, Timeouts
+from interceptor.connection import End, Linger
+
+from .pair import MIB, NEVER, Clock, Far, Pair, connected, deflate, two_ends
+from .peer import BINARY, CLOSE, CONT, MASK, PATIENCE, PING, PONG, TEXT, Frame, frame, until
+from .wire import quiet_loop as quiet_loop
+
+
+class Ends:
+    """What holds for either side; the classes below say which."""
+
+    client: ClassVar[bool]
+
+    def pair(self, **options: object) -> AbstractAsyncContextManager[Pair]:
+        return connected(self.client, **options)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("code", "told"), [(1000, 1000), (4999, 4999), (1001, 1001), (None, 1005)])
+    async def test_the_peer_closes(self, code: int | None, told: int) -> None:
+        async with self.pair() as (connection, far, owner, wire, lost):
+            await far.send(far.close_frame(code, "bye" if code else ""), far.frame(TEXT, "late"))
+            assert await far.close_code() == code
+            await until(lambda: owner.ends)
+            assert owner.ends == [End(told, "bye" if code else "", True, "client")]
+            assert connection.end == owner.ends[0]
+            connection.send(b"late", 1)
+            connection.close(3000)
+            await connection.ping(b"late")
+            if not self.client:
+                assert await far.rest() == b"", "a server ends the stream once it has answered"
+            far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            assert len(wire.writes) == 1
+
+    async def test_the_owner_closes(self) -> None:
+        async with self.pair() as (connection, far, owner, _, lost):
+            connection.send(b"first", 1)
+            connection.close(4000, "why not")
+            connection.close(3000)
+            connection.send(b"late", 1)
+            assert (await far.receive()).payload == b"first"
+            assert await far.receive() == Frame(CLOSE, b"\x0f\xa0why not")
+            assert connection.end is None
+            await far.send(far.frame(TEXT, "late"), far.frame(PING), far.close_frame(4000, "as you like"))
+            await until(lambda: owner.ends)
+            assert owner.data == ["late"]
+            assert owner.ends == [End(4000, "as you like", True, "host")]
+            far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_the_owner_closes_without_a_code(self) -> None:
+        async with self.pair() as (connection, far, _, _, _):
+            connection.close(None)
+            assert await far.receive() == Frame(CLOSE, b"")
+
+    BAD: ClassVar[dict[str, tuple[Callable[[Far], bytes], int]]] = {
+        "opcode": (lambda far: far.frame(3), 1002),
+        "rsv": (lambda far: far.frame(TEXT, "x", rsv=1), 1002),
+        "continuation": (lambda far: far.frame(CONT, "x"), 1002),
+        "mask": (lambda far: frame(TEXT, "x", mask=None if far._mask else MASK), 1002),
+        "long ping": (lambda far: far.frame(PING, bytes(126)), 1002),
+        "short code": (lambda far: far.frame(CLOSE, b"\x03"), 1002),
+        "forbidden code": (lambda far: far.close_frame(1006), 1002),
+        "text": (lambda far: far.frame(TEXT, b"\xed\xa0\x80"), 1007),
+        "text cut": (lambda far: far.frame(TEXT, b"\xf0\x9f"), 1007),
+        "text in a piece": (lambda far: far.frame(TEXT, b"a", fin=False) + far.frame(CONT, b"\xff"), 1007),
+        "size": (lambda far: far.frame(BINARY, bytes(1001)), 1009),
+        "size in all": (
+            lambda far: far.frame(BINARY, bytes(900), fin=False) + far.frame(CONT, bytes(101)),
+            1009,
+        ),
+    }
+
+    @pytest.mark.parametrize("bad", BAD)
+    async def test_bad_frames_end_it(self, bad: str) -> None:
+        make, code = self.BAD[bad]
+        async with self.pair(limits=Limits(message=1000)) as (_, far, owner, _, _):
+            await far.send(far.frame(TEXT, "good"), make(far), far.frame(TEXT, "late"))
+            assert await far.close_code() == code
+            await until(lambda: owner.ends)
+            (end,) = owner.ends
+            assert owner.data == ["good"]
+            assert (end.code, end.was_clean, end.initiator) == (1006, False, "fault")
+            assert str(code) in end.fault
+
+    async def test_a_message_that_unpacks_over_the_limit(self) -> None:
+        async with self.pair(extensions=deflate(), limits=Limits(message=1000)) as (_, far, owner, _, _):
+            packer = zlib.compressobj(wbits=-12)
+            data = packer.compress(bytes(10 * MIB)) + packer.flush(zlib.Z_SYNC_FLUSH)
+            await far.send(far.frame(BINARY, data[:5_000], rsv=4, fin=False))
+            assert await far.close_code() == 1009
+            await until(lambda: owner.ends)
+            assert "Limits.message" in owner.ends[0].fault
+
+    @pytest.mark.parametrize("how", ["EOF", "reset"])
+    async def test_the_peer_vanishes(self, how: str) -> None:
+        async with self.pair() as (connection, far, owner, _, lost):
+            ping = asyncio.create_task(connection.ping(b"?"))
+            await far.receive()
+            await far.send(far.frame(TEXT, "good"), far.frame(TEXT, "cut")[:4])
+            if how == "reset":
+                connection.send(b"unread", 1)
+                await until(lambda: connection.buffered_amount == 0)
+                far.writer.transport.abort()
+            else:
+                far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            await asyncio.wait_for(ping, PATIENCE)
+            (end,) = owner.ends
+            assert owner.data == ["good"]
+            assert (end.code, end.reason, end.was_clean, end.initiator) == (1006, "", False, "fault")
+            assert "lost" in end.fault
+
+    async def test_the_peer_vanishes_instead_of_answering_a_close(self) -> None:
+        async with self.pair() as (connection, far, owner, _, _):
+            connection.close(3000)
+            await far.receive()
+            far.writer.close()
+            await until(lambda: owner.ends)
+            assert (owner.ends[0].code, owner.ends[0].initiator) == (1006, "host")
+
+    async def test_a_peer_that_says_it_is_through_still_gets_the_rest(self) -> None:
+        """Its close frame and its end of stream came in one packet, while much was on the way to it."""
+        async with self.pair(limits=Limits(read_buffer=2 * MIB)) as (connection, far, owner, _, lost):
+            far.pause()
+            connection.send(bytes(MIB), 2)
+            await far.send(far.close_frame(3000))
+            far.writer.write_eof()
+            await until(lambda: owner.ends)
+            assert owner.ends == [End(3000, "", True, "client")]
+            far.resume()
+            assert len((await far.receive()).payload) == MIB
+            assert await far.close_code() == 3000
+            assert await far.rest() == b""
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_abort_drops_it_at_once(self) -> None:
+        async with self.pair() as (connection, far, owner, _, lost):
+            connection.abort("enough")
+            connection.abort("again")
+            assert owner.ends == [End(1006, "", False, "fault", "enough")]
+            with suppress(ConnectionResetError):
+                assert await far.rest() == b""
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_abort_within_a_read(self) -> None:
+        async with self.pair() as (connection, far, owner, _, _):
+            owner.on_message = lambda data: connection.abort("enough")
+            await far.send(far.frame(TEXT, "1"), far.frame(TEXT, "2"))
+            await until(lambda: owner.ends)
+            assert owner.data == ["1", "2"]
+
+    async def test_fail_tells_the_peer_why(self) -> None:
+        async with self.pair() as (connection, far, owner, _, _):
+            connection.fail(1011, "tired " * 100)
+            connection.fail(1002, "again")
+            assert (await far.receive()).payload == b"\x03\xf3" + (b"tired " * 100)[:123]
+            assert owner.ends == [End(1006, "", False, "fault", "tired " * 100)]
+
+    @pytest.mark.parametrize("no_eof", ["unknown", "fails"])
+    async def test_a_transport_that_cannot_be_half_closed(self, no_eof: Literal["unknown", "fails"]) -> None:
+        async with self.pair() as (_, far, owner, wire, lost):
+            wire.no_eof = no_eof
+            await far.send(far.close_frame(1000))
+            await until(lambda: owner.ends)
+            if self.client:
+                assert wire.eofs == 0, "it is for the server to end the stream"
+                far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            assert owner.ends == [End(1000, "", True, "client")]
+
+    # Time.
+
+    async def test_the_peer_never_answers_a_close(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, far, owner, _, lost):
+            connection.close(3000)
+            await far.receive()
+            await clock.pass_by(999)
+            assert not owner.ends
+            await clock.pass_by(2)
+            assert (owner.ends[0].code, owner.ends[0].initiator) == (1006, "host")
+            assert "did not finish closing" in owner.ends[0].fault
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_the_peer_never_goes_after_the_close(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (_, far, owner, _, lost):
+            await far.send(far.close_frame(3000))
+            await until(lambda: owner.ends)
+            assert not lost.is_set()
+            await clock.pass_by(1001)
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            assert owner.ends == [End(3000, "", True, "client")]
+
+    async def test_a_held_connection_has_time_to_close(self) -> None:
+        """That the owner does not take what comes is not the peer's fault."""
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, far, owner, _, _):
+            connection.hold(True)
+            connection.close(3000)
+            assert await far.close_code() == 3000
+            await far.send(far.close_frame(3000))
+            for _ in range(3):
+                await clock.pass_by(1001)
+            assert not owner.ends
+            await clock.pass_by(999)
+            connection.hold(False)
+            await clock.pass_by(2)
+            await until(lambda: owner.ends)
+            assert owner.ends == [End(3000, "", True, "host")]
+
+    async def test_keepalive_pings_and_takes_any_byte_for_a_sign_of_life(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(ping=1000, pong=100)) as (_, far, owner, _, _):
+            payloads = set()
+            for round in range(6):
+                await clock.pass_by(1001)
+                ping = await far.receive()
+                assert ping.opcode == PING
+                payloads.add(ping.payload)
+                half = far.frame(TEXT, "alive")
+                match round % 3:
+                    case 0:
+                        await far.send(far.frame(PONG, ping.payload))
+                    case 1:
+                        await far.send(far.frame(PING))
+                        assert (await far.receive()).opcode == PONG
+                    case 2:
+                        await far.send(half[:3])
+                await asyncio.sleep(0.01)
+                await clock.pass_by(101)
+                if round % 3 == 2:
+                    await far.send(half[3:])
+                assert not owner.ends
+            assert len(payloads) == 6, "each ping has a payload of its own"
+            await until(lambda: owner.data == ["alive", "alive"])
+
+    async def test_keepalive_finds_out_that_the_peer_is_gone(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(ping=1000, pong=100)) as (connection, far, owner, _, _):
+            await far.send(far.frame(TEXT, "alive"))
+            await until(lambda: owner.data)
+            await clock.pass_by(1001)
+            assert (await far.receive()).opcode == PING
+            await clock.pass_by(99)
+            assert not owner.ends
+            await clock.pass_by(2)
+            (end,) = owner.ends
+            assert (end.code, end.was_clean, end.initiator) == (1006, False, "fault")
+            assert "no answer to a ping within 100" in end.fault
+            assert await far.close_code() == 1011
+            assert connection.end == end
+
+    async def test_keepalive_waits_while_nothing_is_read(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(ping=1000, pong=100)) as (connection, far, owner, _, _):
+            connection.hold(True)
+            for _ in range(3):
+                await clock.pass_by(1001)
+                assert (await far.receive()).opcode == PING
+                await clock.pass_by(101)
+            assert not owner.ends
+            connection.hold(False)
+            await clock.pass_by(1001)
+            assert (await far.receive()).opcode == PING
+            await clock.pass_by(101)
+            assert owner.ends[0].initiator == "fault"
+
+    async def test_keepalive_that_waits_for_ever(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(ping=1000, pong=None)) as (_, far, owner, _, _):
+            for _ in range(3):
+                await clock.pass_by(1001)
+                assert (await far.receive()).opcode == PING
+            assert not owner.ends
+
+    async def test_no_ping_once_the_close_has_begun(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(ping=10, pong=10, close=1000)) as (
+            connection,
+            far,
+            owner,
+            wire,
+            _,
+        ):
+            connection.close()
+            assert await far.close_code() == 1000
+            await clock.pass_by(500)
+            assert len(wire.writes) == 1
+            assert not owner.ends
+
+    async def test_ping_waits_for_its_own_pong(self) -> None:
+        async with self.pair() as (connection, far, _, _, _):
+            first = asyncio.create_task(connection.ping(b"1"))
+            second = asyncio.create_task(connection.ping(b"2"))
+            assert [await far.receive(), await far.receive()] == [Frame(PING, b"1"), Frame(PING, b"2")]
+            await far.send(far.frame(PONG, b"3"), far.frame(PONG, b"2"))
+            await asyncio.wait_for(second, PATIENCE)
+            assert not first.done()
+            await far.send(far.frame(PONG, b"1"), far.frame(PONG, b"1"))
+            await asyncio.wait_for(first, PATIENCE)
+
+    async def test_ping_that_is_given_up_leaves_nothing(self) -> None:
+        async with self.pair() as (connection, far, _, _, _):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(connection.ping(b"1"), 0.01)
+            assert not connection._pings
+            await far.receive()
+            await far.send(far.frame(PONG, b"1"))
+            again = asyncio.create_task(connection.ping(b"2"))
+            await far.receive()
+            await far.send(far.frame(PONG, b"2"))
+            await asyncio.wait_for(again, PATIENCE)
+
+
+class TestServer(Ends):
+    """A connection as the host has it."""
+
+    client = False
+
+
+class TestClient(Ends):
+    """A connection to a real server."""
+
+    client = True
+
+
+class TestLinger:
+    """The last word on a transport."""
+
+    async def test_the_peer_gets_the_last_word_though_it_still_sends(self) -> None:
+        async with two_ends() as (wire, reader, writer):
+            lost = asyncio.Event()
+            writer.write(b"GET / HTTP/1.1\r\n")
+            await asyncio.sleep(0)
+            Linger(wire, b"no", NEVER, lost.set)
+            writer.write(bytes(MIB))
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.read() == b"no"
+                assert not lost.is_set()
+                writer.close()
+                await lost.wait()
+
+    async def test_a_peer_that_does_not_go_is_dropped(self) -> None:
+        clock = Clock()
+        async with two_ends() as (wire, _, _):
+            lost = asyncio.Event()
+            Linger(wire, b"no", 1000, lost.set)
+            await clock.pass_by(999)
+            assert not wire.is_closing()
+            await clock.pass_by(2)
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    @pytest.mark.parametrize("paused", [False, True])
+    @pytest.mark.parametrize("no_eof", [None, "unknown", "fails"])
+    async def test_transports(self, no_eof: Literal["unknown", "fails"] | None, paused: bool) -> None:
+        async with two_ends() as (wire, reader, writer):
+            wire.no_eof = no_eof
+            if paused:
+                wire.pause_reading()
+            lost = asyncio.Event()
+            Linger(wire, b"no", NEVER, lost.set)
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.read() == b"no"
+                writer.close()
+                await lost.wait()
