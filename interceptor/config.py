@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 
 from .exceptions import InvalidArgument, UnsupportedType
@@ -100,7 +100,7 @@ class Security:
     """
 
     _: KW_ONLY
-    origins: tuple[str, ...] = ()
+    origins: Sequence[str] = ()
     allow_no_origin: bool = False
     token: str | None = field(default=None, repr=False)
     allow_remote: bool = False

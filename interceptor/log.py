@@ -29,6 +29,16 @@ def _plain_logger() -> Logger:
     # Made anew for each use: standard error may have been replaced in between.
     logger: Logger = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.set_exc_info,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            # Not the formatter that it takes where `rich` is installed: that shows the values of all locals,
+            # an event with its cookies among them.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     return logger

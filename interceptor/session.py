@@ -24,6 +24,7 @@ from .connection import Connection, End
 from .dispatch import Dispatcher, Lane
 from .events import (
     EVENTS,
+    TOKEN_PREFIX,
     Event,
     Named,
     WebSocketClose,
@@ -414,7 +415,7 @@ class Session:
     def _open(self, answer: Answer) -> None:
         assert answer.accepted is not None
         self._stop_patience()
-        self.subprotocol = answer.accepted.subprotocol
+        self.subprotocol = _own_subprotocol(answer.accepted.subprotocol)
         self.extensions = answer.accepted.header
         self._move(State.OPEN)
         extensions = answer.accepted.extensions
@@ -556,6 +557,10 @@ class Session:
         finally:
             self._open_inbox().clear()
             self.close_soon(code)
+
+
+def _own_subprotocol(name: str | None) -> str | None:
+    return None if name is None or name.startswith(TOKEN_PREFIX) else name
 
 
 def _read_vector(message: object) -> WebSocketUpgrade:
