@@ -20,8 +20,11 @@ from .payload import Data, check_close
 from .session import Session
 from .sessions import Sessions
 from .ways.direct import SPELLED_OUT, Direct
+from .ways.door import Door
 from .ways.guard import TOKEN_PARAMETER, Guard
 from .ways.listener import Listener
+from .ways.proxy import Proxy
+from .ways.reception import Reception
 
 __all__ = ["Host"]
 
@@ -54,6 +57,7 @@ class Host:
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
         chunks: report each data frame as it arrives instead of whole messages.
+        proxy: be a proxy as well (CONNECT), for browsers that are told to use one.
         limits: how much the host takes.
         timeouts: how long it waits.
         security: who may connect.
@@ -73,6 +77,7 @@ class Host:
         subprotocols: Sequence[str] = (),
         compression: bool = True,
         chunks: bool = False,
+        proxy: bool = True,
         limits: Limits = Limits(),  # noqa: B008  # frozen values
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
@@ -88,7 +93,10 @@ class Host:
         self._dispatcher = Dispatcher()
         self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
         self._guard = Guard(security, self._rows.root)
-        self._listener = Listener(Direct(self._sessions, self._guard), limits, timeouts)
+        reception = Reception(self._sessions, self._guard)
+        self._proxy = Proxy(self._sessions, self._guard, reception, self._track) if proxy else None
+        door = Door(Direct(self._sessions, self._guard, reception), self._proxy)
+        self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
         self._stopping: asyncio.Task[None] | None = None
         self._address = ("", 0)
@@ -138,11 +146,17 @@ class Host:
         loop = self._dispatcher.loop
         deadline = loop.time() + self._sessions.settings.timeouts.close
         await self._listener.close()
+        if self._proxy is not None:
+            self._proxy.close()
         await self._sessions.end_all(deadline)
         await self._listener.wait_empty(min(GRACE, max(0, deadline - loop.time())))
         await self._dispatcher.drain(deadline)
         self._dispatcher.outbox.close()
         self._phase = Phase.STOPPED
+
+    def _track(self, transport: asyncio.Transport) -> Callable[[], None]:
+        self._listener.made(transport)
+        return lambda: self._listener.lost(transport)
 
     async def __aenter__(self) -> Self:
         await self.start()
