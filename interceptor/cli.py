@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import TypeVar
 
 from . import InterceptorError, __version__, demo
 
 __all__ = ["main"]
+
+T = TypeVar("T")
 
 UNAVAILABLE = 2
 INTERRUPTED = 130
@@ -30,27 +34,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _make_output_safe()
     try:
-        return _check() if arguments.check else _show(arguments)
+        return _check(arguments) if arguments.check else _show(arguments)
     except InterceptorError as exc:
         print(f"interceptor: {exc}", file=sys.stderr)
         return UNAVAILABLE
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    try:
-        asyncio.run(
-            demo.show(_say, port=arguments.port, browser=not arguments.no_browser, colours=_has_colours())
-        )
-    except KeyboardInterrupt:
-        _say("Stopped.")
+    demonstration = demo.show(
+        _say, port=arguments.port, browser=not arguments.no_browser, colours=_has_colours()
+    )
+    _run(demonstration)
+    _say("Stopped.")
     return 0
 
 
-def _check() -> int:
+def _check(arguments: argparse.Namespace) -> int:
+    agreed = _run(demo.check(_say, port=arguments.port))
+    return INTERRUPTED if agreed is None else int(not agreed)
+
+
+def _run(work: Coroutine[None, None, T]) -> T | None:
+    """Run a coroutine; return None if Ctrl-C cancelled it."""
+
+    async def interruptible() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+
+        def interrupt(signum: int, frame: object) -> None:
+            # Ending takes no two seconds. A second Ctrl-C, as asyncio.run has it, would be raised in the
+            # middle of that, wherever the loop is: a traceback, or a task that nobody wakes.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            loop.call_soon_threadsafe(task.cancel)
+
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupt)
+        return await work
+
     try:
-        return 0 if asyncio.run(demo.check(_say)) else 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +112,11 @@ def _port(text: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Nobody reads any more, as after `| head`; the demonstration itself goes on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make_output_safe() -> None:

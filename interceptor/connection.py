@@ -118,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._end: End | None = None
         self._closed = False
         self._finishing = False
+        self._last_call = False
         self._fault = ""
         # Writing
         self._out: deque[Bytes] = deque()
@@ -213,7 +214,7 @@ class Connection(asyncio.Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop or resume reading on the owner's behalf."""
-        if self._end is not None:
+        if self._end is not None or self._last_call:
             return
         self._held = held
         self._work_off()
@@ -280,8 +281,7 @@ class Connection(asyncio.Protocol):
         self._lost()
 
     def _end_of_stream(self) -> None:
-        self._held = False
-        self._work_off()
+        self._make_last_call()
         self._core.receive_eof()
         self._finish()
 
@@ -348,9 +348,10 @@ class Connection(asyncio.Protocol):
             try:
                 transport.write_eof()
             except (OSError, RuntimeError):  # The peer was faster.
-                transport.abort()
+                self._loop.call_soon(transport.abort)
         else:
-            transport.close()
+            # Soon, not now: closed within resume_writing(), asyncio's transport would be lost twice.
+            self._loop.call_soon(transport.close)
 
     def _check_full(self) -> None:
         amount = self._out_bytes + self._transport.get_write_buffer_size()
@@ -375,6 +376,12 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
+    def _make_last_call(self) -> None:
+        """Deliver what arrived before the end, also what the owner had no room for yet."""
+        self._last_call = True
+        self._held = False
+        self._work_off()
+
     def _finish_if_over(self) -> None:
         if self._core.close_rcvd is not None or self._core.parser_exc is not None or self._fault:
             self._finish()
@@ -383,10 +390,8 @@ class Connection(asyncio.Protocol):
         """Report the end, once; the transport is given Timeouts.close to go."""
         if self._end is not None or self._corked or self._finishing:
             return  # Messages of this read are still to be given out; the end comes after them.
-        # What arrived before the end is delivered, also what the owner had no room for yet.
         self._finishing = True
-        self._held = False
-        self._work_off()
+        self._make_last_call()
         self._end = self._make_end()
         self._start_timer(self._timeouts.close, self._give_up)
         self._backlog.clear()

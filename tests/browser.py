@@ -6,8 +6,6 @@ A module that uses it imports the fixture and marks its tests: `pytestmark = pyt
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from functools import cache
 
@@ -15,28 +13,16 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = "no Chromium: install chromium or google-chrome, or set CHROMIUM to the path of one"
+from interceptor.demo import chromium as installed
+from interceptor.demo.chromium import MISSING, flags, is_root
+
+__all__ = ["chromium", "find_chromium", "flags", "is_root", "require_chromium"]
 
 
 @cache
 def find_chromium() -> str | None:
     """Path of the Chromium to use: $CHROMIUM if set, else the first on PATH that runs."""
-    named = os.environ.get("CHROMIUM")
-    candidates = (shutil.which(name) for name in ((named,) if named else NAMES))
-    return next((path for path in candidates if path and _runs(path)), None)
-
-
-def flags() -> list[str]:
-    """What Chromium needs on its command line besides what Playwright gives it; headless is Playwright's."""
-    quiet = ["no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"]
-    sandbox = ["no-sandbox"] if is_root() else []
-    return [f"--{name}" for name in ("disable-gpu", "disable-quic", *quiet, *sandbox)]
-
-
-def is_root() -> bool:
-    """Whether the sandbox, which Chromium refuses to root, has to go."""
-    return hasattr(os, "geteuid") and os.geteuid() == 0
+    return installed.find_chromium()
 
 
 def require_chromium() -> str:
@@ -61,11 +47,3 @@ async def chromium() -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
-
-
-def _runs(path: str) -> bool:
-    # Ubuntu has a chromium-browser that only asks for a snap.
-    try:
-        return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False

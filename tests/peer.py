@@ -92,6 +92,13 @@ def close_frame(code: int | None = 1000, reason: str = "") -> bytes:
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode())
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something that no event tells of holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # a program has no event for these
+            await asyncio.sleep(0.001)
+
+
 class Peer:
     """A client that only knows bytes."""
 

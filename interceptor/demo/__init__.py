@@ -6,7 +6,7 @@
 compares what the page saw with what the host saw.
 """
 
-from .check import check
-from .show import show
+from .driver import check
+from .stage import show
 
 __all__ = ["check", "show"]

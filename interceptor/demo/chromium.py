@@ -10,7 +10,7 @@ import sys
 __all__ = ["MISSING", "find_chromium", "flags", "is_root"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = "no Chromium: install chromium or google-chrome, or set CHROMIUM to the path of one"
+MISSING = "no Chromium that runs: install chromium or google-chrome, or set CHROMIUM to the path of one"
 
 QUIET = (
     "--disable-gpu",

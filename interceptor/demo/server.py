@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from importlib import resources
@@ -38,7 +37,7 @@ class PageServer:
         self._settings = "{}"
         self._hosts = "'none'"
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, port: int) -> None:
         """Listen.
@@ -50,9 +49,9 @@ class PageServer:
             InvalidState: the port cannot be had.
         """
         try:
-            self._server = await asyncio.start_server(self._serve, NAMES[0], port, limit=HEAD)
+            self._server = await asyncio.start_server(self._connected, NAMES[0], port, limit=HEAD)
         except OSError as exc:
-            why = os.strerror(exc.errno) if exc.errno else str(exc)
+            why = str(exc).rpartition(": ")[2]
             raise InvalidState(f"cannot listen on port {port}: {why}; --port 0 takes any free one") from exc
         port = self._server.sockets[0].getsockname()[1]
         self.origins = tuple(f"http://{name}" + (f":{port}" if port != 80 else "") for name in NAMES)
@@ -68,11 +67,16 @@ class PageServer:
         """Stop at once; browsers keep connections open on which they ask nothing."""
         if self._server is not None:
             self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: of one that asyncio makes, some versions log that it was cancelled.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             async with asyncio.timeout(PATIENCE):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -80,8 +84,10 @@ class PageServer:
                 await writer.drain()
         except (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # No request, or nobody there to take the answer. TimeoutError is an OSError.
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         finally:
-            self._writers.discard(writer)
             writer.close()
 
     def _answer(self, lines: list[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The demonstration for people: runs until it is stopped."""
+"""The demonstration as a whole: its host, its page, and for people a terminal and a browser."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ..exceptions import InvalidState
 from .chromium import MISSING, find_chromium, flags, is_root
 from .entries import Entry
 from .program import PATHS
-from .show import running
+from .stage import running
 from .views import HELLO, PageState, compare, host_saw, of_path, page_saw, transcript
 
 if TYPE_CHECKING:
@@ -35,21 +35,22 @@ READ_PAGE = """() => ({
 })"""
 
 
-async def check(say: Callable[[str], None]) -> bool:
+async def check(say: Callable[[str], None], *, port: int = 0) -> bool:
     """Drive the page, print the transcript of both ends; return whether they agree.
 
     Args:
         say: prints a line.
+        port: of the page; 0 lets the system choose.
 
     Raises:
-        InvalidState: Playwright or Chromium is not there; says what to install.
+        InvalidState: the port cannot be had, or Playwright or Chromium, and then it says what to install.
     """
     chromium = await asyncio.to_thread(find_chromium)
     if chromium is None:
         raise InvalidState(MISSING)
     journal = Journal()
     faults: list[str] = []
-    async with running(journal.note) as url, new_page(chromium) as page:
+    async with running(journal.note, port) as url, new_page(chromium) as page:
         page.on("pageerror", lambda error: faults.append(f"the page raised {error}"))
         await page.goto(url)
         faults += await drive(page, journal)
@@ -98,23 +99,33 @@ async def new_page(chromium: str) -> AsyncIterator[Page]:
     """Start a headless Chromium with a profile of its own; gives a page of it.
 
     Raises:
-        InvalidState: Playwright is not installed, or the browser does not start.
+        InvalidState: Playwright is not installed, or the browser does not start or go on.
     """
     try:
         from playwright.async_api import Error, async_playwright
     except ImportError:
         raise InvalidState("the check needs Playwright: pip install playwright") from None
-    async with async_playwright() as playwright:
+    async with _quiet_when_cancelled(), async_playwright() as playwright:
         try:
             browser = await playwright.chromium.launch(
                 executable_path=chromium, args=flags(), chromium_sandbox=not is_root(), handle_sigint=False
             )
+            try:
+                yield await browser.new_page()
+            finally:
+                await browser.close()
         except Error as exc:
-            raise InvalidState(f"{chromium} does not start: {_first_line(exc)}; {MISSING}") from exc
-        try:
-            yield await browser.new_page()
-        finally:
-            await browser.close()
+            raise InvalidState(f"{chromium} failed: {_first_line(exc)}") from exc
+
+
+@asynccontextmanager
+async def _quiet_when_cancelled() -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Playwright, broken off while it starts, leaves tasks behind whose end is nobody's concern.
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        raise
 
 
 async def drive(page: Page, journal: Journal) -> list[str]:
