@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import enum
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts
@@ -23,6 +24,7 @@ from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door
 from .ways.guard import TOKEN_PARAMETER, Guard
 from .ways.listener import Listener
+from .ways.pac import pac_text
 from .ways.proxy import Proxy
 from .ways.reception import Reception
 
@@ -31,6 +33,9 @@ __all__ = ["Host"]
 Row = Rule | tuple[Pattern, int] | Sequence[object]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 RouteT = TypeVar("RouteT", bound=RouteHandler)
+
+NETWORK_CHECKS = "LocalNetworkAccessChecksWebSockets"
+"""Chromium's check that keeps public pages from sockets on this machine."""
 
 GRACE = 1.0
 """Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
@@ -209,6 +214,47 @@ class Host:
     def _authority(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    # Settings for browsers.
+
+    @property
+    def proxy_url(self) -> str:
+        """The host as a proxy, for a browser's settings.
+
+        Raises:
+            InvalidState: the host is not running, or was made with proxy=False.
+        """
+        if self._proxy is None:
+            raise InvalidState("this host is no proxy; it was made with proxy=False")
+        return f"http://{self._authority()}"
+
+    def pac(self) -> str:
+        """Return a proxy auto-configuration that sends the sockets of the rules' hosts here, and nothing else.
+
+        It is right for the rules of this moment.
+        """
+        return pac_text(self._sessions.table.beginnings(), self.proxy_url.removeprefix("http://"))
+
+    def chromium_args(self, via: Literal["pac", "resolver"] = "pac") -> list[str]:
+        """Return arguments for Chromium by which its ws:// URLs of the rules reach the host.
+
+        Args:
+            via: `pac`: any URL of any name, and all else goes its own way. `resolver`: the names that rules
+                spell out, and all that the browser asks of these names, come here.
+
+        Raises:
+            InvalidArgument: `via` is no such.
+            InvalidState: the host is not running, or is no proxy.
+        """
+        if via == "pac":
+            script = base64.b64encode(self.pac().encode()).decode()
+            return [f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{script}"]
+        if via == "resolver":
+            beginnings = self._sessions.table.beginnings()
+            names = {start.split("/")[2].partition(":")[0] for start in beginnings if start.count("/") == 3}
+            rules = ",".join(f"MAP {name} {self._authority()}" for name in sorted(names))
+            return [f"--host-resolver-rules={rules}", f"--disable-features={NETWORK_CHECKS}"]
+        raise InvalidArgument(f"via is {via!r}; it is 'pac' or 'resolver'")
 
     # Rules.
 

@@ -1,13 +1,11 @@
-"""A proxy auto-configuration: a script by which a browser sends only the sockets of some hosts to the host."""
+"""A proxy auto-configuration: the script by which a browser sends only some of its sockets to the host."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 
-__all__ = ["MEDIA_TYPE", "pac_text"]
-
-MEDIA_TYPE = "application/x-ns-proxy-autoconfig"
+__all__ = ["pac_text"]
 
 SCRIPT = """\
 // Sockets whose URL begins with one of these go to the program; everything else goes its own way.
@@ -23,11 +21,14 @@ function FindProxyForURL(url, host) {
 """
 
 
-def pac_text(prefixes: Iterable[str], proxy: str) -> str:
+def pac_text(beginnings: Iterable[str], proxy: str) -> str:
     """Write the script.
 
     Args:
-        prefixes: lower-case beginnings of URLs, down to the `/` after the host at most.
+        beginnings: of the URLs that rules could match, as `InterceptedURLs.beginnings` has them. Of these only
+            ws:// URLs are sent to the host.
         proxy: `host:port`.
     """
-    return SCRIPT % (json.dumps(sorted(prefixes), indent=2), proxy)
+    prefixes = {beginning or "ws://" for beginning in beginnings}
+    sockets = sorted(prefix for prefix in prefixes if "ws://".startswith(prefix[:5]))
+    return SCRIPT % (json.dumps(sockets, indent=2), proxy)

@@ -1,8 +1,8 @@
 """The proxy way in: a browser asks for a tunnel (CONNECT), and the host looks at what comes through it.
 
-A tunnel to a host that no rule could match is blind from the start: nothing of it is read. One to a host that a
-rule could match is opened at once, and its first bytes decide: a request whose URL matches becomes a session;
-everything else goes on to the real server with the very bytes that came.
+A tunnel to a host that no rule could match is blind from the start: nothing of it is read. One to a host
+that a rule could match is opened at once, and its first bytes decide: a request whose URL matches becomes a
+session; everything else, TLS too, goes on to the real server with the very bytes that came.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Proxy:
         if not wire.is_local:
             raise HandshakeFailure(403, "the proxy serves clients on this machine only")
         host, port = _read_target(request)
-        if self._guard.is_own(f"{host}:{port}") or self._guard.is_own(host) and port == 80:
+        if self._guard.is_own(f"{host}:{port}") or (self._guard.is_own(host) and port == 80):
             raise loop_found()
         if self._home.table.could_match(f"{host}:{port}"):
             wire.look_inside(ESTABLISHED, Inside(self, host, port))
