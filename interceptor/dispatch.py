@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 
 from . import log
 from .events import EVENTS, Event, WebSocketReceive, event_class
@@ -243,7 +244,7 @@ class Lane:
         self._queue: deque[tuple[Event, Then | None]] = deque()
         self._undelivered = 0
         self._working = False
-        self._skipped = False
+        self._skipped = 0
         self._current: Event | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -293,7 +294,7 @@ class Lane:
     def _cancel(self, task: asyncio.Task[None] | None, event: Event, why: str) -> None:
         if task is not None and task is self.task and event is self._current:
             log.get_logger(id=self.id, url=self.url).debug("callback cancelled", why=why)
-            self._skipped = True
+            self._skipped += 1
             task.cancel(why)
 
     def taken(self, event: Event, then: Then | None) -> None:
@@ -402,17 +403,23 @@ class Lane:
             return await callback.handler(event)  # type: ignore[misc]  # it is async, so this is awaitable
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
-            if self._skipped and task is not None:
-                task.uncancel()
-            elif task is not None and task.cancelling():
+            if task is not None and task.cancelling() > self._skipped:
                 raise  # The program ends its loop.
-            else:
+            if not self._skipped:
                 self._report(exc, callback.handler, event)
-            self._skipped = False
             return exc
         except Exception as exc:
             self._report(exc, callback.handler, event)
             return exc
+        finally:
+            self._forget_skips()
+
+    def _forget_skips(self) -> None:
+        # Also where the callback swallowed them: the next one is not to blame.
+        task = asyncio.current_task()
+        while self._skipped and task is not None:
+            task.uncancel()
+            self._skipped -= 1
 
     def _report(self, exc: BaseException, handler: Handler, event: Event) -> None:
         log.get_logger(id=self.id, url=self.url).error(
@@ -519,8 +526,14 @@ class EventStream(AsyncIterator[Event]):
 
 def is_async(handler: Handler) -> bool:
     """Whether a handler is an `async def`, also behind `partial` or as `__call__`."""
-    # A callable object is asked by its class, as Python does when it calls it.
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+    return any(map(inspect.iscoroutinefunction, _functions(handler)))
+
+
+def _functions(handler: Handler) -> tuple[object, object]:
+    """Return what may be the function behind a handler: itself, and, as Python calls objects, its class's."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return handler, type(handler).__call__
 
 
 def check_handler(handler: Handler, argument: str) -> None:
@@ -531,7 +544,7 @@ def check_handler(handler: Handler, argument: str) -> None:
     """
     if not callable(handler):
         raise InvalidHandler(f"{handler!r} cannot be called; a handler is a function of one {argument}")
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+    if any(inspect.isgeneratorfunction(f) or inspect.isasyncgenfunction(f) for f in _functions(handler)):
         raise InvalidHandler(f"{_name(handler)} has a yield in it, so calling it runs nothing; take it out")
     try:
         signature = inspect.signature(handler)

@@ -37,7 +37,7 @@ class PageServer:
         self._settings = "{}"
         self._hosts = "'none'"
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self, port: int) -> None:
         """Listen.
@@ -67,14 +67,15 @@ class PageServer:
         """Stop at once; browsers keep connections open on which they ask nothing."""
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
+        for task, writer in self._connections.items():
+            writer.transport.abort()
             task.cancel()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of our own: of one that asyncio makes, some versions log that it was cancelled.
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -84,9 +85,6 @@ class PageServer:
                 await writer.drain()
         except (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # No request, or nobody there to take the answer. TimeoutError is an OSError.
-        except asyncio.CancelledError:
-            writer.transport.abort()
-            raise
         finally:
             writer.close()
 
