@@ -239,8 +239,8 @@ class Host:
         """Return arguments for Chromium by which its ws:// URLs of the rules reach the host.
 
         Args:
-            via: `pac`: any URL of any name, and all else goes its own way. `resolver`: the names that rules
-                spell out, and all that the browser asks of these names, come here.
+            via: `pac`: any host that a rule could match, and all else goes its own way. `resolver`: the names
+                that rules spell out, and all that the browser asks of them.
 
         Raises:
             InvalidArgument: `via` is no such.

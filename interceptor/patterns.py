@@ -281,8 +281,10 @@ class InterceptedURLs(Sequence[Rule]):
         return self._authorities.names(authority)
 
     def beginnings(self) -> frozenset[str]:
-        """Return beginnings of URLs, none longer than `scheme://host[:port]/`, one of which each URL has that
-        a row other than PASS could match. The empty one is among them where that could be any URL.
+        """Return beginnings of URLs, down to the `/` after the host at most or to the first `*`.
+
+        Each URL that a row other than PASS could match begins with one of them. Where that could be any URL,
+        the empty one is among them.
         """
         return self._authorities.beginnings()
 

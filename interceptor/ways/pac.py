@@ -25,8 +25,8 @@ def pac_text(beginnings: Iterable[str], proxy: str) -> str:
     """Write the script.
 
     Args:
-        beginnings: of the URLs that rules could match, as `InterceptedURLs.beginnings` has them. Of these only
-            ws:// URLs are sent to the host.
+        beginnings: of the URLs that rules could match, as `InterceptedURLs.beginnings` has them. Of these
+            only ws:// URLs are sent to the host.
         proxy: `host:port`.
     """
     prefixes = {beginning or "ws://" for beginning in beginnings}
