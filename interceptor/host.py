@@ -229,7 +229,7 @@ class Host:
         return f"http://{self._authority()}"
 
     def pac(self) -> str:
-        """Return a proxy auto-configuration that sends the sockets of the rules' hosts here, and nothing else.
+        """Return a proxy auto-configuration that sends the sockets of the rules' hosts here, no more.
 
         It is right for the rules of this moment.
         """
