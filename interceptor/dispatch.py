@@ -157,11 +157,12 @@ class Dispatcher:
         """Note that a lane has no task any more."""
         self._busy.discard(lane)
 
-    def spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task that `drain` sees to the end of."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def excuse(self, task: asyncio.Task[object] | None) -> None:
         """Do not wait for a task in `drain`: it waits for `drain` itself."""

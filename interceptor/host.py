@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import enum
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts
@@ -20,14 +21,21 @@ from .payload import Data, check_close
 from .session import Session
 from .sessions import Sessions
 from .ways.direct import SPELLED_OUT, Direct
+from .ways.door import Door
 from .ways.guard import TOKEN_PARAMETER, Guard
 from .ways.listener import Listener
+from .ways.pac import pac_text
+from .ways.proxy import Proxy
+from .ways.reception import Reception
 
 __all__ = ["Host"]
 
 Row = Rule | tuple[Pattern, int] | Sequence[object]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 RouteT = TypeVar("RouteT", bound=RouteHandler)
+
+NETWORK_CHECKS = "LocalNetworkAccessChecksWebSockets"
+"""Chromium's check that keeps public pages from sockets on this machine."""
 
 GRACE = 1.0
 """Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
@@ -54,6 +62,7 @@ class Host:
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
         chunks: report each data frame as it arrives instead of whole messages.
+        proxy: be a proxy as well (CONNECT), for browsers that are told to use one.
         limits: how much the host takes.
         timeouts: how long it waits.
         security: who may connect.
@@ -73,6 +82,7 @@ class Host:
         subprotocols: Sequence[str] = (),
         compression: bool = True,
         chunks: bool = False,
+        proxy: bool = True,
         limits: Limits = Limits(),  # noqa: B008  # frozen values
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
@@ -88,7 +98,10 @@ class Host:
         self._dispatcher = Dispatcher()
         self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
         self._guard = Guard(security, self._rows.root)
-        self._listener = Listener(Direct(self._sessions, self._guard), limits, timeouts)
+        reception = Reception(self._sessions, self._guard)
+        self._proxy = Proxy(self._sessions, self._guard, reception, self._track) if proxy else None
+        door = Door(Direct(self._sessions, self._guard, reception), self._proxy)
+        self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
         self._stopping: asyncio.Task[None] | None = None
         self._address = ("", 0)
@@ -138,11 +151,17 @@ class Host:
         loop = self._dispatcher.loop
         deadline = loop.time() + self._sessions.settings.timeouts.close
         await self._listener.close()
+        if self._proxy is not None:
+            self._proxy.close()
         await self._sessions.end_all(deadline)
         await self._listener.wait_empty(min(GRACE, max(0, deadline - loop.time())))
         await self._dispatcher.drain(deadline)
         self._dispatcher.outbox.close()
         self._phase = Phase.STOPPED
+
+    def _track(self, transport: asyncio.Transport) -> Callable[[], None]:
+        self._listener.made(transport)
+        return lambda: self._listener.lost(transport)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -195,6 +214,47 @@ class Host:
     def _authority(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    # Settings for browsers.
+
+    @property
+    def proxy_url(self) -> str:
+        """The host as a proxy, for a browser's settings.
+
+        Raises:
+            InvalidState: the host is not running, or was made with proxy=False.
+        """
+        if self._proxy is None:
+            raise InvalidState("this host is no proxy; it was made with proxy=False")
+        return f"http://{self._authority()}"
+
+    def pac(self) -> str:
+        """Return a proxy auto-configuration that sends the sockets of the rules' hosts here, no more.
+
+        It is right for the rules of this moment.
+        """
+        return pac_text(self._sessions.table.beginnings(), self.proxy_url.removeprefix("http://"))
+
+    def chromium_args(self, via: Literal["pac", "resolver"] = "pac") -> list[str]:
+        """Return arguments for Chromium by which its ws:// URLs of the rules reach the host.
+
+        Args:
+            via: `pac`: any host that a rule could match, and all else goes its own way. `resolver`: the names
+                that rules spell out, and all that the browser asks of them.
+
+        Raises:
+            InvalidArgument: `via` is no such.
+            InvalidState: the host is not running, or is no proxy.
+        """
+        if via == "pac":
+            script = base64.b64encode(self.pac().encode()).decode()
+            return [f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{script}"]
+        if via == "resolver":
+            beginnings = self._sessions.table.beginnings()
+            names = {start.split("/")[2].partition(":")[0] for start in beginnings if start.count("/") == 3}
+            rules = ",".join(f"MAP {name} {self._authority()}" for name in sorted(names))
+            return [f"--host-resolver-rules={rules}", f"--disable-features={NETWORK_CHECKS}"]
+        raise InvalidArgument(f"via is {via!r}; it is 'pac' or 'resolver'")
 
     # Rules.
 

@@ -280,6 +280,14 @@ class InterceptedURLs(Sequence[Rule]):
         """
         return self._authorities.names(authority)
 
+    def beginnings(self) -> frozenset[str]:
+        """Return beginnings of URLs, down to the `/` after the host at most or to the first `*`.
+
+        Each URL that a row other than PASS could match begins with one of them. Where that could be any URL,
+        the empty one is among them.
+        """
+        return self._authorities.beginnings()
+
     def __len__(self) -> int:
         return len(self._rules)
 
@@ -426,6 +434,11 @@ class _Authorities:
     def _is_alive(self, origin: str) -> bool:
         # A path of our choice can hold all that follows the first * of a pattern; so its head alone decides.
         return self._anything or origin in self._named or origin.startswith(self._heads)
+
+    def beginnings(self) -> frozenset[str]:
+        if self._anything:
+            return frozenset({""})
+        return frozenset(f"{origin}/" for origin in self._named) | frozenset(self._heads)
 
     def names(self, authority: str) -> bool:
         return any(map(self._is_named, origins(authority)))

@@ -105,13 +105,15 @@ class Home(Protocol):
 class Wire(Protocol):
     """What a session needs of the way in: the TCP connection that the request came on."""
 
-    def switch(
-        self, answer: bytes, connect: Callable[[asyncio.Transport, Callable[[], None]], Connection]
-    ) -> bytes:
-        """Send the 101, hand the transport over, and return the bytes that came after the request head."""
+    def switch(self, answer: bytes, take: Callable[[asyncio.Transport, Callable[[], None]], object]) -> bytes:
+        """Send the answer, hand the transport over, and return the bytes that came and were not read."""
 
     def finish(self, answer: bytes) -> None:
         """Send a last answer, or none, and close."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine."""
 
 
 def new_id() -> str:

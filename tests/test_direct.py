@@ -313,7 +313,6 @@ NO_RULE = [
         400,
         "valid host",
     ),
-    ("CONNECT", request("gate:80", "gate:80", method="CONNECT"), 501, "no proxy"),
     ("no rule", request("/", "[::2]:99"), 421, "no rule has it"),
     ("PASS rule", request("/none/x", "myapp"), 404, "no rule of this host intercepts this URL"),
     ("no rule for the path", request("/", "only"), 404, "no rule of this host intercepts this URL"),

@@ -39,6 +39,7 @@ class Guard:
         self._root = root
         self._own: frozenset[str] = frozenset()
         self._suffix = ""
+        self._port = 0
         self._everywhere = False
         self.token = security.token or secrets.token_urlsafe(24)
 
@@ -48,6 +49,7 @@ class Guard:
         names |= {f"[{host}]" if ":" in host else host for host in hosts}
         self._suffix = "" if port == 80 else f":{port}"
         self._own = frozenset(f"{name}{self._suffix}" for name in names)
+        self._port = port
         self._everywhere = any(ipaddress.ip_address(host).is_unspecified for host in hosts)
 
     def is_own(self, authority: str) -> bool:
@@ -56,6 +58,10 @@ class Guard:
             return True
         # Listening on all addresses, each is its own; a literal one cannot have been resolved to lead here.
         return self._everywhere and authority.endswith(self._suffix) and _is_literal(authority, self._suffix)
+
+    def is_port(self, port: int) -> bool:
+        """Whether this is the port that the host listens on."""
+        return port == self._port
 
     def take_token(self, target: str) -> tuple[str, bool]:
         """Take the token out of a request target; return the target and whether the token was there.

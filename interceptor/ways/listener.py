@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from .. import log
 from ..config import Limits, Timeouts
-from ..connection import Connection, Linger
+from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import HeadReader, Request, read_request, refusal
-from ..session import Session, Wire
+from ..session import Wire
 
-__all__ = ["Listener", "Receiver"]
+__all__ = ["Holder", "Listener", "Receiver", "Tunnel"]
 
 
 TICK = 0.001
@@ -23,15 +24,36 @@ ACCEPTING = 5
 """Turns of the loop within which a connection that was accepted before the port closed shows up."""
 
 
-class Receiver(Protocol):
-    """Takes complete requests."""
+class Holder(Protocol):
+    """Who holds a wire whose request is not settled yet."""
 
-    def receive(self, request: Request, wire: Wire) -> Session | None:
-        """Take a request and the connection that it came on.
+    def client_gone(self) -> None:
+        """Learn that the client left."""
+
+
+class Receiver(Protocol):
+    """Takes what comes on a connection."""
+
+    def look(self, data: bytes, wire: Tunnel) -> Holder | None:
+        """Look at the first bytes; take the connection, or return None to have a request head read.
+
+        Raises:
+            HandshakeFailure: they are refused.
+        """
+
+    def receive(self, request: Request, wire: Tunnel) -> Holder | None:
+        """Take a complete request head and the connection that it came on.
 
         Raises:
             HandshakeFailure: the request is refused.
         """
+
+
+class Tunnel(Wire, Protocol):
+    """A wire that can be read on after its first answer."""
+
+    def look_inside(self, answer: bytes, receiver: Receiver) -> None:
+        """Send the answer, and read what comes after it as a connection of its own."""
 
 
 class Listener:
@@ -62,7 +84,9 @@ class Listener:
             OSError: the address cannot be had.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Incoming(self), host, port, backlog=1024)
+        self._server = await loop.create_server(
+            lambda: Incoming(self, self.receiver), host, port, backlog=1024
+        )
         return [listening.getsockname()[:2] for listening in self._server.sockets]
 
     async def close(self) -> None:
@@ -108,11 +132,17 @@ class Listener:
 class Incoming(asyncio.Protocol):
     """One connection until its request is answered; the Wire of its session."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(
+        self, listener: Listener, receiver: Receiver, transport: asyncio.Transport | None = None
+    ) -> None:
         self._listener = listener
+        self._receiver = receiver
+        if transport is not None:
+            self._transport = transport
+            self._start_timer()
         self._reader = HeadReader(listener.limits.head)
         self._begun = False
-        self._session: Session | None = None
+        self._holder: Holder | None = None
         self._finished = False
         self._rest = bytearray()
         self._timer: asyncio.TimerHandle | None = None
@@ -125,18 +155,21 @@ class Incoming(asyncio.Protocol):
         if not self._listener.made(self._transport):
             self._refuse(HandshakeFailure(503, "this host has too many connections; try again later"))
             return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._listener.timeouts.head, self._head_timed_out)
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
         """Collect the head; what follows it is kept for the socket."""
         if self._finished:
             return
-        if self._session is not None:
+        if self._holder is not None:
             self._keep(data)
             return
-        self._begun = True
         try:
+            if not self._begun:
+                self._begun = True
+                self._look(data)
+                if self._holder is not None or self._finished:
+                    return
             found = self._reader.feed(data)
             if found is not None:
                 self._head_complete(*found)
@@ -154,22 +187,39 @@ class Incoming(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Close a connection whose request is not complete."""
-        if self._session is None:
+        if self._holder is None:
             self.finish(b"")
 
     # The Wire of the session.
 
-    def switch(
-        self, answer: bytes, connect: Callable[[asyncio.Transport, Callable[[], None]], Connection]
-    ) -> bytes:
-        """Send the 101, hand the transport over, and return what came after the head."""
+    def switch(self, answer: bytes, take: Callable[[asyncio.Transport, Callable[[], None]], object]) -> bytes:
+        """Send the answer, hand the transport over, and return what came and was not read."""
         transport, listener = self._transport, self._listener
+        self._stop_timer()
         self._finished = True
-        transport.write(answer)
-        connect(transport, lambda: listener.lost(transport))
+        if answer:
+            transport.write(answer)
+        take(transport, lambda: listener.lost(transport))
         if not transport.is_closing():
             transport.resume_reading()
         return bytes(self._rest)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine."""
+        peer = self._transport.get_extra_info("peername")
+        return bool(peer) and ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+
+    def look_inside(self, answer: bytes, receiver: Receiver) -> None:
+        """Send the answer, and read what comes after it as a connection of its own."""
+        transport, listener = self._transport, self._listener
+        self._stop_timer()
+        self._finished = True
+        transport.write(answer)
+        inside = Incoming(listener, receiver, transport)
+        transport.set_protocol(inside)
+        if self._rest:
+            inside.data_received(bytes(self._rest))
 
     def finish(self, answer: bytes) -> None:
         """Send a last answer, or none, and close."""
@@ -187,9 +237,16 @@ class Incoming(asyncio.Protocol):
         self._stop_timer()
         self._rest += rest
         request = read_request(head, self._listener.limits.fields)
-        session = self._listener.receiver.receive(request, self)
+        holder = self._receiver.receive(request, self)
         if not self._finished:
-            self._session = session
+            self._holder = holder
+
+    def _look(self, data: bytes) -> None:
+        holder = self._receiver.look(data, self)
+        if holder is not None:
+            self._stop_timer()
+            self._holder = holder
+            self._rest += data
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
@@ -210,8 +267,12 @@ class Incoming(asyncio.Protocol):
     def _gone(self) -> None:
         self._stop_timer()
         self._finished = True
-        if self._session is not None:
-            self._session.client_gone()
+        if self._holder is not None:
+            self._holder.client_gone()
+
+    def _start_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._listener.timeouts.head, self._head_timed_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,0 +1,138 @@
+"""Pass-through: two TCP connections made one, byte for byte.
+
+What arrives on one side leaves on the other. A side that cannot take more stops the reading of the other, so
+that nothing piles up here; the end of one direction is passed on and leaves the other direction open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["Relay"]
+
+
+class Relay:
+    """A tunnel. The far end is made first; nothing is read from it before the near end is there.
+
+    Args:
+        done: called once when both transports are gone.
+
+    Attributes:
+        near: the end towards the browser.
+        far: the end towards the real server; hand it to `create_connection`.
+    """
+
+    def __init__(self, done: Callable[[Relay], None]) -> None:
+        self._done = done
+        self._open = 0
+        self.near = Side(self)
+        self.far = Side(self)
+        self.near.other, self.far.other = self.far, self.near
+
+    def attach(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
+        """Take the near transport over.
+
+        Args:
+            transport: open; its protocol is set.
+            lost: called once when it is gone.
+        """
+        self.near.lost = lost
+        self.near.connection_made(transport)
+        transport.set_protocol(self.near)
+        far = self.far.transport
+        if far is None or far.is_closing():
+            transport.close()
+        else:
+            far.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the far end that came before the near end was attached."""
+        if data and self.far.transport is not None:
+            self.far.transport.write(data)
+
+    def close(self) -> None:
+        """Drop both connections."""
+        for side in (self.near, self.far):
+            if side.transport is not None:
+                side.transport.abort()
+
+    def made(self) -> None:
+        """One more of the two transports is there."""
+        self._open += 1
+
+    def lost(self) -> None:
+        """One of the transports is gone."""
+        self._open -= 1
+        if not self._open:
+            self._done(self)
+
+
+class Side(asyncio.Protocol):
+    """One end of a relay.
+
+    Attributes:
+        other: the other end.
+        transport: where this end reads and writes; None before it is made.
+        lost: called once when the transport is gone.
+    """
+
+    other: Side
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._ended = False
+        self.lost: Callable[[], None] = lambda: None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; do not read it while there is nobody to hand bytes to."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._relay.made()
+        if self.other.transport is None:
+            transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes over."""
+        other = self._open_other()
+        if other is not None:
+            other.write(data)
+
+    def pause_writing(self) -> None:
+        """This end is full: the other one is not read."""
+        other = self._open_other()
+        if other is not None:
+            other.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This end has room: the other one is read again."""
+        other = self._open_other()
+        if other is not None:
+            other.resume_reading()
+
+    def eof_received(self) -> bool:
+        """Pass the end of one direction on; keep the transport while the other direction is open."""
+        self._ended = True
+        other = self._open_other()
+        if other is None:
+            return False
+        if self.other._ended or not other.can_write_eof():
+            other.close()
+            return False
+        other.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the other end down too, as this one went: politely or at once."""
+        other = self._open_other()
+        if other is not None and exc is None:
+            other.close()
+        elif other is not None:
+            other.abort()
+        self.lost()
+        self._relay.lost()
+
+    def _open_other(self) -> asyncio.Transport | None:
+        other = self.other.transport
+        return None if other is None or other.is_closing() else other

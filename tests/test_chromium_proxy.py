@@ -1,0 +1,39 @@
+"""A real Chromium that was told nothing but a proxy auto-configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from interceptor import Host, Mode, Security, WebSocketUpgrade
+
+from .pages import CLEAN, FAILED, Site, Tab, launched
+from .peer import Recorder
+
+pytestmark = pytest.mark.chromium
+
+
+def answer(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
+    """Let the one in and not the other."""
+    if event.type == "auto":
+        return None
+    return event.accept("chat") if event.url.endswith("/in") else event.deny(403)
+
+
+async def test_names_that_no_dns_knows() -> None:
+    """Also for a page without an origin, which Chromium keeps from this machine's addresses."""
+    rows = [("ws://gate.test/*", Mode.MANUAL), ("ws://*.feed.test/*", Mode.AUTO)]
+    host = Host(rows, security=Security(origins=["*"]))
+    host.on("WebSocketUpgrade")(answer)
+    recorder = Recorder(host)
+    async with host, launched(*host.chromium_args()) as browser, Site.open():
+        for page in (None, "data:text/html,<title>none</title>"):
+            async with Tab.open(browser, page) as tab:
+                assert (await tab.visit("ws://a.feed.test/prices"))[-1] == CLEAN
+                accepted = await tab.visit("ws://gate.test/in", ["chat"])
+                assert accepted[0][:2] == ["open", "chat"]
+                assert await tab.visit("ws://gate.test/out") == FAILED
+                # A name that no rule has goes its own way, which ends in the DNS.
+                assert await tab.visit("ws://elsewhere.test/") == FAILED
+    urls = [event.url for event in recorder.of(WebSocketUpgrade)]
+    assert urls == ["ws://a.feed.test/prices", "ws://gate.test/in", "ws://gate.test/out"] * 2
+    assert [event.origin for event in recorder.of(WebSocketUpgrade)][3:] == ["null"] * 3
