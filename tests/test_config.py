@@ -190,6 +190,7 @@ def test_settings_hold_what_they_are_given() -> None:
     parts = (("chat",), False, True, Limits(head=1), Timeouts(head=1), Security())
     settings = Settings(*parts)
     assert dataclasses.astuple(settings)[:3] == (("chat",), False, True)
+    assert not hasattr(settings, "__dict__")
     assert (settings.limits.head, settings.timeouts.head, settings.security) == (1, 1, Security())
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.chunks = False  # type: ignore[misc]

@@ -83,6 +83,7 @@ class TestNames:
             "subprotocols": (),
             "compression": True,
             "chunks": False,
+            "proxy": True,
             "limits": Limits(),
             "timeouts": Timeouts(),
             "security": Security(),

@@ -9,6 +9,8 @@ import socket
 import pytest
 
 from interceptor import Host, Limits, Timeouts, WebSocketClose, WebSocketError, WebSocketUpgrade
+from interceptor.handshake import Request
+from interceptor.ways.listener import Holder, Incoming, Listener, Tunnel
 
 from .peer import BINARY, CLOSE, PATIENCE, PING, TEXT, Peer, Recorder, close_frame, frame, request
 from .wire import (
@@ -193,6 +195,29 @@ async def test_open_socket_knows_no_time_limit_for_its_head() -> None:
             await peer.send(frame(TEXT, "still here") + close_frame(1000))
             assert await peer.close_code() == 1000
     assert story(seen) == [AUTO, ("receive", "still here"), ("close", 1000, "client")]
+
+
+async def test_open_socket_in_a_tunnel_knows_no_time_limit_for_its_head() -> None:
+    async with make_host(timeouts=Timeouts(head=0.1)) as host:
+        seen = Recorder(host)
+        async with Peer.connect(host) as peer:
+            await peer.send(b"CONNECT myapp:80 HTTP/1.1\r\nHost: myapp:80\r\n\r\n")
+            assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await peer.send(HEAD)
+            await switched(peer)
+            async with Peer.connect(host) as later:
+                assert await later.rest() == b""  # Its time was over after that of the tunnel.
+            await peer.send(frame(TEXT, "still here") + close_frame(1000))
+            assert await peer.frame() == (CLOSE, b"\x03\xe8", True, 0)
+            await seen.wait_for(WebSocketClose)
+    assert story(seen) == [AUTO, ("receive", "still here"), ("close", 1000, "client")]
+
+
+async def test_head_in_a_tunnel_has_a_time_limit() -> None:
+    async with make_host(timeouts=Timeouts(head=0.1)) as host, Peer.connect(host) as peer:
+        await peer.send(b"CONNECT myapp:80 HTTP/1.1\r\nHost: myapp:80\r\n\r\n")
+        assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert (await peer.ask(HEAD[:-2])).status == 408
 
 
 async def test_too_many_connections() -> None:
@@ -391,6 +416,27 @@ async def test_stop_in_the_midst_of_a_new_connection(pause: int) -> None:
     assert not host.sockets
     assert seen.names() in ([], ["WebSocketUpgrade", "WebSocketError", "WebSocketClose"])
     gc.collect()  # What was left open would be warned of.
+
+
+async def test_connection_that_shows_up_after_the_port_was_closed_is_dropped() -> None:
+    class Nobody:
+        def look(self, data: bytes, wire: Tunnel) -> Holder | None:
+            raise AssertionError(f"asked for {data!r}")
+
+        def receive(self, request: Request, wire: Tunnel) -> Holder | None:
+            raise AssertionError(f"asked for {request.target}")
+
+    nobody = Nobody()
+    listener = Listener(nobody, Limits(), Timeouts())
+    await listener.start("127.0.0.1", 0)
+    await listener.close()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(HEAD)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Incoming(listener, nobody), ours)
+        await asyncio.wait_for(listener.wait_empty(PATIENCE), PATIENCE / 2)
+        with pytest.raises(ConnectionResetError):
+            theirs.recv(1)
 
 
 # Addresses
