@@ -90,7 +90,7 @@ class TestNames:
         }
         assert [p.kind for p in parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] + [
             inspect.Parameter.KEYWORD_ONLY
-        ] * 9
+        ] * 10
 
     def test_values(self) -> None:
         assert (Mode.PASS, Mode.AUTO, Mode.MANUAL) == (0, 1, 2)
