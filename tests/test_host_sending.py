@@ -12,7 +12,6 @@ from interceptor import (
     Host,
     InterceptorError,
     InvalidArgument,
-    InvalidState,
     Limits,
     State,
     UnknownSocket,
@@ -44,6 +43,11 @@ def in_thread(function: Callable[[], object]) -> object:
     thread.start()
     thread.join()
     return result[0]
+
+
+def uses(host: Host, id: str) -> list[Callable[[], int]]:
+    """What needs an open ID."""
+    return [lambda: host.WebSocketSend(id, "x"), lambda: host.WebSocketClose(id)]
 
 
 class TestSend:
@@ -146,11 +150,12 @@ class TestSend:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen):
-                for call in (
+                calls: list[Callable[[], int]] = [
                     lambda: host.WebSocketSend(id, "x"),
                     lambda: host.WebSocketClose(id),
                     lambda: host.answer(id, "x"),
-                ):
+                ]
+                for call in calls:
                     with pytest.raises(UnknownSocket) as caught:
                         call()
                     assert caught.value.id is id
@@ -163,12 +168,12 @@ class TestSend:
             async with Peer.connect(host) as peer:
                 await peer.send(ask(host, "/manual"))
                 id = (await seen.wait_for(WebSocketUpgrade)).id
-                for call in (lambda: host.WebSocketSend(id, "x"), lambda: host.WebSocketClose(id)):
+                for call in uses(host, id):
                     with pytest.raises(UnknownSocket):
                         call()
 
     async def test_an_id_that_has_ended(self, lines: list[Line]) -> None:
-        """Until its WebSocketClose is reported sends go nowhere, as the program cannot know; then they fail."""
+        """Until its WebSocketClose is reported sends go nowhere, for it cannot know; then they fail."""
         host = make_host()
         results: list[object] = []
 
@@ -250,7 +255,7 @@ class TestClose:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
                 host.WebSocketClose(id, 3000)
-                for call in (lambda: host.WebSocketClose(id, 3000), lambda: host.WebSocketSend(id, "x")):
+                for call in uses(host, id):
                     with pytest.raises(UnknownSocket):
                         call()
                 assert [f.opcode for f in await everything(peer)] == [CLOSE]
@@ -293,7 +298,7 @@ class TestThreads:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
                 assert in_thread(lambda: host.WebSocketClose(id, 3000, "bye")) == 0
-                for call in (lambda: host.WebSocketSend(id, "x"), lambda: host.WebSocketClose(id)):
+                for call in uses(host, id):
                     with pytest.raises(UnknownSocket):
                         call()
                     assert isinstance(in_thread(call), UnknownSocket)
@@ -311,22 +316,19 @@ class TestThreads:
                 assert in_thread(lambda: host.WebSocketSend(event.id, "hello")) == 0
                 assert (await peer.frame()).payload == b"hello"
 
-    def test_before_start_and_after_the_loop_is_gone(self) -> None:
+    def test_before_start_and_after_the_end(self) -> None:
         host = make_host()
-        assert isinstance(in_thread(lambda: host.WebSocketSend("0123456789abcde", "x")), UnknownSocket)
-        ids: list[str] = []
+        ids: list[str] = ["0123456789abcde"]
 
-        async def leave_it_running() -> None:
+        async def run() -> None:
             seen = Recorder(host)
-            await host.start()
-            async with opened(host, seen) as (_, id):
+            async with host, opened(host, seen) as (_, id):
                 ids.append(id)
-                for transport in host._listener.transports:
-                    transport.close()
-                host._listener._server.close()  # type: ignore[union-attr]  # it listens
 
-        asyncio.run(leave_it_running())
-        assert isinstance(in_thread(lambda: host.WebSocketSend(ids[0], "x")), InvalidState)
+        assert isinstance(in_thread(lambda: host.WebSocketSend(ids[0], "x")), UnknownSocket)
+        asyncio.run(run())
+        for id in ids:
+            assert isinstance(in_thread(lambda id=id: host.WebSocketSend(id, "x")), UnknownSocket)  # type: ignore[misc]
 
 
 class TestBroadcast:

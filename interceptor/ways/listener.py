@@ -137,15 +137,15 @@ class Incoming(asyncio.Protocol):
     ) -> None:
         self._listener = listener
         self._receiver = receiver
-        if transport is not None:
-            self._transport = transport
-            self._start_timer()
         self._reader = HeadReader(listener.limits.head)
         self._begun = False
         self._holder: Holder | None = None
         self._finished = False
         self._rest = bytearray()
         self._timer: asyncio.TimerHandle | None = None
+        if transport is not None:
+            self._transport = transport
+            self._start_timer()
 
     # asyncio's side.
 
