@@ -15,7 +15,7 @@ from . import log
 from .config import Limits, Security, Settings, Timeouts
 from .dispatch import Dispatcher, EventStream, Handler, check_handler, is_async
 from .events import WebSocketUpgrade
-from .exceptions import InvalidArgument, InvalidHandler, InvalidState, UnknownSocket
+from .exceptions import InvalidArgument, InvalidHandler, InvalidRule, InvalidState, UnknownSocket
 from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule, normalize
 from .payload import Data, check_close
 from .session import Session
@@ -285,7 +285,7 @@ class Host:
         raises with 1011. The messages go to it by `async for message in socket`.
 
         Raises:
-            InvalidRule: the pattern or mode cannot be used.
+            InvalidRule: the pattern or mode cannot be used; Mode.PASS would never come to the handler.
             InvalidHandler: the handler is not an `async def` of one argument.
         """
 
@@ -294,6 +294,10 @@ class Host:
             if not is_async(handler):
                 raise InvalidHandler(
                     f"{handler!r} is not async; a route's handler is `async def handler(socket)`"
+                )
+            if mode == Mode.PASS:
+                raise InvalidRule(
+                    "a route with mode 0 (pass) never runs its handler; use 1 (auto) or 2 (manual)"
                 )
             rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
             InterceptedURLs([rule], self._rows.root)  # Refuses a bad row before it is added.

@@ -36,7 +36,9 @@ class Ends:
             assert connection.end == owner.ends[0]
             connection.send(b"late", 1)
             connection.close(3000)
+            connection.hold(True)
             await connection.ping(b"late")
+            await far.send(far.frame(TEXT, "much later"))
             if not self.client:
                 assert await far.rest() == b"", "a server ends the stream once it has answered"
             far.writer.close()

@@ -106,6 +106,7 @@ async def test_3_messages_before_the_end_are_delivered(last: str, way: str, paus
             assert await peer.close_code() == code
         await until(lambda: len(taker.taken) >= len(sent))  # A route may go on after the end.
     assert taker.taken == sent
+    assert taker.ends == 1
 
 
 @pytest.mark.usefixtures("lines")
@@ -125,6 +126,7 @@ async def test_3_messages_that_wait_are_delivered_when_the_host_drops_the_socket
         await taker.is_over()
     assert session.close_code == 1006
     assert taker.taken == sent
+    assert taker.ends == 1
 
 
 @pytest.mark.usefixtures("lines")
@@ -246,6 +248,7 @@ async def test_7_undelivered_data_stops_the_reading_of_that_socket_only(way: str
             await until(lambda: len(taker.taken) >= len(sent))
             await flood.task
     assert taker.taken == sent
+    assert taker.ends == 1
 
 
 @pytest.mark.parametrize("kind", ["empty messages", "empty chunks", "bombs"])
@@ -254,14 +257,15 @@ async def test_7_nothing_small_gets_around_the_mark(kind: str) -> None:
     piece, count, extra = {
         "empty messages": (frame(TEXT) * 1000, 500, ""),
         "empty chunks": (frame(TEXT, fin=False) + frame(CONT, fin=False) * 998 + frame(CONT), 500, ""),
-        "bombs": (pack(b"a" * (MIB // 2)), 2000, DEFLATE),
+        "bombs": (pack(b"a" * (MIB // 2)), 20_000, DEFLATE),
     }[kind]
     host = Host([("*", 1)], chunks=kind == "empty chunks", limits=Limits(read_buffer=MIB // 4))
     host.route("*/echo")(echo)
     taker = Taker(host)
     taker.begin("slow")
     async with host:
-        narrow(host)
+        if kind != "bombs":  # Of these a read is to hold many.
+            narrow(host)
         async with Peer.open(host, extra=extra) as peer, Peer.open(host, "/echo") as other:
             tracemalloc.start()
             try:

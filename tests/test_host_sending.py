@@ -201,6 +201,28 @@ class TestSend:
                 host.WebSocketSend(id, "x")
         assert not [line for line in lines if line["log_level"] == "error"]
 
+    async def test_in_the_callback_that_reports_its_end(self) -> None:
+        host = make_host()
+        refused: list[UnknownSocket] = []
+        codes: list[int | None] = []
+
+        @host.on("WebSocketClose")
+        async def ended(event: WebSocketClose) -> None:
+            for use in uses(host, event.id):
+                try:
+                    use()
+                except UnknownSocket as exc:
+                    refused.append(exc)
+            codes.append(host.sockets[event.id].close_code)
+
+        seen = Recorder(host)
+        async with host, opened(host, seen) as (peer, _):
+            await peer.send(close_frame(3000))
+            await seen.wait_for(WebSocketClose)
+        assert codes == [3000], "it is still there to be asked"
+        assert len(refused) == 2
+        assert "ended" in str(refused[0])
+
 
 class TestClose:
     """WebSocketClose()."""

@@ -21,6 +21,7 @@ from interceptor import (
     SocketClosed,
     State,
     Timeouts,
+    UnknownSocket,
     UnsupportedType,
     WebSocketClose,
     WebSocketError,
@@ -338,6 +339,14 @@ class TestReceive:
             await other.send(frame(TEXT, "from there"))
             await until(lambda: got == ["from there"])
 
+    async def test_for_the_first_time_after_the_end(self) -> None:
+        async with open_socket() as (session, peer, _):
+            await peer.send(frame(TEXT, "gone") + close_frame(3000))
+            await session.ended
+            with pytest.raises(SocketClosed):
+                await session.receive()
+            assert [message async for message in session] == []
+
 
 class TestClose:
     """close()."""
@@ -347,6 +356,8 @@ class TestClose:
             closing = [asyncio.create_task(session.close(3000, "mine")) for _ in range(2)]
             assert await peer.close_code() == 3000
             assert session.state is State.CLOSING
+            with pytest.raises(UnknownSocket, match="CLOSING"):
+                session.send_soon("late")
             closing[0].cancel()
             await asyncio.wait(closing[:1])
             assert not closing[1].done()
