@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Wait until the transport takes data again, or the connection has ended."""
-        # A transport that is closing takes nothing, and is never blocked: its end is what there is to wait for.
+        # A transport that is closing takes nothing and is never blocked: there is its end to wait for.
         while self._end is None and (self._blocked or self._transport.is_closing()):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.add(waiter)

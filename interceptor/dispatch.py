@@ -14,21 +14,19 @@ import inspect
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 
 from . import log
 from .events import EVENTS, Event, WebSocketReceive, event_class
 from .exceptions import InvalidArgument, InvalidHandler, InvalidState
+from .stream import Outbox, Then
 
-__all__ = ["Callback", "Dispatcher", "EventStream", "Handler", "Lane", "check_handler", "is_async"]
+__all__ = ["Callback", "Dispatcher", "Handler", "Lane", "check_handler", "is_async"]
 
 Handler = Callable[..., object]
 """A callback, plain or async, that takes one event (a route's takes one socket)."""
-
-Then = Callable[[object], None]
-"""What follows an event: gets the first result that is not None, else an exception, else None."""
 
 ALL = "All"
 EVENT_COST = 512
@@ -425,103 +423,6 @@ class Lane:
         log.get_logger(id=self.id, url=self.url).error(
             "callback raised", callback=_name(handler), event_name=event.event, exc_info=exc
         )
-
-
-class Outbox:
-    """The events that no callback takes, for `host.events()`; one of each lane at most."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Lane, tuple[Event, Then | None]] = {}
-        self._streams = 0
-        self._wakeups: set[asyncio.Future[None]] = set()
-        self._closed = False
-
-    def offer(self, lane: Lane, event: Event, then: Then | None) -> bool:
-        """Keep an event of a lane until the stream takes it; False if there is no stream."""
-        if not self._streams:
-            return False
-        self._waiting[lane] = (event, then)
-        self._wake()
-        return True
-
-    def holds(self, lane: Lane) -> bool:
-        """Whether the lane waits for the stream."""
-        return lane in self._waiting
-
-    def open(self) -> None:
-        """Count a stream in."""
-        self._streams += 1
-
-    def close_stream(self) -> None:
-        """Count a stream out; with the last one goes what nobody will take."""
-        self._streams -= 1
-        self._wake()
-        if self._streams:
-            return
-        waiting, self._waiting = self._waiting, {}
-        for lane, (event, then) in waiting.items() if not self._closed else ():
-            lane.taken(event, then)
-
-    def close(self) -> None:
-        """End the streams once they are empty."""
-        self._closed = True
-        self._wake()
-
-    async def take(self, stream: EventStream) -> Event | None:
-        """Return the next event, or None after `close`, and for a stream that is closed."""
-        while not self._waiting or stream.closed:
-            if self._closed or stream.closed:
-                return None
-            await self._wakeup()
-        lane = next(iter(self._waiting))
-        event, then = self._waiting.pop(lane)
-        lane.taken(event, then)
-        self._wake()
-        return event
-
-    async def _wakeup(self) -> None:
-        wakeup = asyncio.get_running_loop().create_future()
-        self._wakeups.add(wakeup)
-        try:
-            await wakeup
-        finally:
-            self._wakeups.discard(wakeup)
-
-    def _wake(self) -> None:
-        for wakeup in self._wakeups:
-            if not wakeup.done():
-                wakeup.set_result(None)
-
-
-class EventStream(AsyncIterator[Event]):
-    """The events that no callback takes, as they come; ends when the host has stopped.
-
-    It takes part from the moment it is made. Keep it to go on where you stopped: when the last stream of
-    a host is let go, events that wait for it are dropped.
-    """
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self.closed = False
-        outbox.open()
-
-    async def __anext__(self) -> Event:
-        event = await self._outbox.take(self)
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def aclose(self) -> None:
-        """Take part no longer; whoever waits here is told."""
-        self._close()
-
-    def __del__(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self._outbox.close_stream()
 
 
 def is_async(handler: Handler) -> bool:

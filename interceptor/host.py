@@ -13,13 +13,14 @@ from typing import Literal, Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts
-from .dispatch import Dispatcher, EventStream, Handler, check_handler, is_async
+from .dispatch import Dispatcher, Handler, check_handler, is_async
 from .events import WebSocketUpgrade
 from .exceptions import InvalidArgument, InvalidHandler, InvalidRule, InvalidState, UnknownSocket
 from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule, normalize
 from .payload import Data, check_close
 from .session import Session
 from .sessions import Sessions
+from .stream import EventStream
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door
 from .ways.guard import TOKEN_PARAMETER, Guard

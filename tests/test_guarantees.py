@@ -110,29 +110,28 @@ async def upgrade_once(host: Host, seen: Recorder, target: str) -> None:
             assert (await peer.rest()).decode().startswith(begins)
 
 
+@pytest.mark.parametrize("never", [False, True], ids=["", "never"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 @pytest.mark.usefixtures("lines")
-async def test_1_each_upgrade_has_one_id_and_one_outcome(is_async: bool) -> None:
-    host = make_host(timeouts=Timeouts(answer=0.2))
+async def test_1_each_upgrade_has_one_id_and_one_outcome(is_async: bool, never: bool) -> None:
+    host = make_host(timeouts=Timeouts(answer=0.05 if never else 60))
+    targets = [target for target in UPGRADES if target.endswith("never") is never] * 3
     seen = Recorder(host)
-    if is_async:
 
-        @host.on(UPGRADE)
-        async def decide_soon(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
-            await asyncio.sleep(0)
-            return decide(host, event)
-    else:
+    def decide_now(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
+        return decide(host, event)
 
-        @host.on(UPGRADE)
-        def decide_now(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
-            return decide(host, event)
+    async def decide_soon(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
+        await asyncio.sleep(0)
+        return decide(host, event)
 
+    host.on(UPGRADE)(decide_soon if is_async else decide_now)
     async with host:
-        await asyncio.gather(*(upgrade_once(host, seen, target) for target in UPGRADES for _ in range(3)))
+        await asyncio.gather(*(upgrade_once(host, seen, target) for target in targets))
     outcomes: dict[str, list[str]] = defaultdict(list)
     for event in seen.events:
         outcomes[event.id].append(event.event)  # type: ignore[attr-defined]  # all of these have one
-    assert sorted(outcomes.values()) == sorted(names for _, names in UPGRADES.values() for _ in range(3))
+    assert sorted(outcomes.values()) == sorted(UPGRADES[target][1] for target in targets)
     for event in seen.of(WebSocketUpgrade):
         assert outcomes[event.id] == UPGRADES[event.url.removeprefix("ws://dyalog_root")][1]
 
@@ -184,13 +183,15 @@ PEER_ENDS = {
 }
 
 
-@pytest.mark.parametrize("extra", ["", DEFLATE], ids=["", "deflate"])
+@pytest.mark.parametrize("how", ["plain", "async", "deflate"])
 @pytest.mark.parametrize("ending", PEER_ENDS.values(), ids=PEER_ENDS)
 @pytest.mark.usefixtures("lines")
-async def test_2_the_peer_ends_it(ending: Ending, extra: str) -> None:
+async def test_2_the_peer_ends_it(ending: Ending, how: str) -> None:
     async with make_host() as host:
+        if how == "async":
+            host.on("All")(Watch().slow("first"))
         seen = Recorder(host)
-        async with opened(host, seen, extra=extra) as (peer, _id):
+        async with opened(host, seen, extra=DEFLATE if how == "deflate" else "") as (peer, _):
             await peer.send(frame(TEXT, "one") + frame(BINARY, b"two"))
             await peer.send(frame(TEXT, "thr", fin=False) + frame(PING) + frame(CONT, "ee") + ending.data)
             if ending.then is not None:

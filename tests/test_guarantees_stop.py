@@ -15,6 +15,7 @@ from interceptor import (
     Event,
     Host,
     InvalidState,
+    Limits,
     Session,
     Timeouts,
     WebSocketClose,
@@ -111,20 +112,29 @@ async def test_8_upgrades_that_wait_are_refused_and_silent_connections_closed() 
 
     await host.start()
     async with AsyncExitStack() as stack:
+        slow = (await stack.enter_async_context(opened(host, seen))).peer
         peers = [await stack.enter_async_context(Peer.connect(host)) for _ in range(4)]
         _, partial, stuck, waiting = peers
         await partial.send(ask(host, "/")[:-2])
         await stuck.send(ask(host, "/manual/stuck"))
         await waiting.send(ask(host, "/manual"))
-        await seen.wait_for(WebSocketUpgrade, 2)
+        await seen.wait_for(WebSocketUpgrade, 3)
         async with nothing_left(host):
-            await host.stop()
-        assert cancelled.is_set()
-        assert (await stuck.answer()).status == 503
-        assert (await waiting.answer()).status == 503
-        for peer in peers:
-            assert await peer.rest() == b""
-    for upgrade in seen.of(WebSocketUpgrade):
+            address = host.address
+            stopping = asyncio.create_task(host.stop())
+            assert await slow.close_code() == 1001
+            # All this while a socket that is slow to close is waited for.
+            await asyncio.wait_for(cancelled.wait(), PATIENCE)
+            assert (await stuck.answer()).status == 503
+            assert (await waiting.answer()).status == 503
+            for peer in peers:
+                assert await peer.rest() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*address)
+            assert not stopping.done()
+            await slow.send(close_frame(1001))
+            await stopping
+    for upgrade in seen.of(WebSocketUpgrade)[1:]:
         assert seen.names(upgrade.id) == [UPGRADE, ERROR]
 
 
@@ -143,10 +153,10 @@ async def test_8_a_connection_that_is_just_coming(turns: int) -> None:
 
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["", "stubborn"])
-@pytest.mark.parametrize("kind", ["callback", "route"])
+@pytest.mark.parametrize("kind", ["callback", "held", "route"])
 @pytest.mark.usefixtures("lines")
 async def test_8_handlers_that_never_end_are_cancelled(kind: str, stubborn: bool) -> None:
-    host = make_host(timeouts=Timeouts(close=0.1))
+    host = make_host(limits=Limits(read_buffer=1 if kind == "held" else MIB), timeouts=Timeouts(close=0.1))
     seen = Recorder(host)
     patience = [True] if stubborn else []
     begun, cancelled = asyncio.Event(), asyncio.Event()

@@ -7,11 +7,12 @@ import functools
 
 import pytest
 
-from interceptor.dispatch import EVENT_COST, EventStream, Lane
+from interceptor.dispatch import EVENT_COST, Lane
 from interceptor.events import (
     Event,
 )
 from interceptor.exceptions import InvalidHandler
+from interceptor.stream import EventStream
 
 from .bench import ID, Bench, close, data_of, error, receive
 from .peer import PATIENCE, until

@@ -17,7 +17,7 @@ LAYERS = (
     ("exceptions", "log"),
     ("config", "patterns", "urls", "events", "payload"),
     ("handshake", "messages"),
-    ("connection", "dispatch"),
+    ("connection", "stream", "dispatch"),
     ("inbox", "session", "relay", "client"),
     ("ways", "sessions"),
     ("host",),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from interceptor.dispatch import EVENT_COST, EventStream
+from interceptor.dispatch import EVENT_COST
 from interceptor.events import (
     HTTPRequest,
     WebSocketClose,
@@ -14,6 +14,7 @@ from interceptor.events import (
     WebSocketReceive,
     WebSocketUpgrade,
 )
+from interceptor.stream import EventStream
 
 from .bench import ID, Bench, close, data_of, error, receive
 from .peer import PATIENCE
