@@ -145,5 +145,7 @@ def _origin(value: object) -> str:
             "(no path, no wildcard, international names as xn--...), 'null' or '*'"
         )
     scheme, authority = match.groups()
+    if scheme in ("ws", "wss"):
+        raise InvalidArgument(f"Security.origins holds {value!r}; pages have http or https origins")
     # Browsers leave the default port out.
     return f"{scheme}://{authority.removesuffix(DEFAULT_PORTS.get(scheme, ' '))}"

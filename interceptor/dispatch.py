@@ -20,7 +20,7 @@ from functools import partial
 
 from . import log
 from .events import EVENTS, Event, WebSocketReceive, event_class
-from .exceptions import InvalidArgument, InvalidHandler, InvalidState
+from .exceptions import InvalidArgument, InvalidHandler, InvalidState, UnknownEvent
 from .stream import Outbox, Then
 
 __all__ = ["Callback", "Dispatcher", "Handler", "Lane", "check_handler", "is_async"]
@@ -472,6 +472,10 @@ def _name(handler: Handler) -> str:
 
 
 def _event_name(which: object) -> str:
+    if inspect.isfunction(which):
+        raise UnknownEvent(
+            f'the event comes first: write @host.on("WebSocketReceive") before {which.__name__}'
+        )
     return ALL if which == ALL else event_class(which).__name__
 
 

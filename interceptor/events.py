@@ -17,7 +17,7 @@ import base64
 import builtins
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import (
     Annotated,
@@ -61,6 +61,9 @@ __all__ = [
     "read_event",
     "receive_event",
 ]
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+"""More fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
 
 Vector = list[object]
 """An event as HTMLRenderer has it: `[Object, Event, ...]`."""
@@ -266,7 +269,7 @@ class WebSocketUpgrade(Event):
     def accept(
         self,
         subprotocol: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
         *,
         compression: bool = True,
     ) -> Self:
@@ -274,7 +277,7 @@ class WebSocketUpgrade(Event):
 
         Args:
             subprotocol: one of `subprotocols`, or None for none.
-            headers: more header fields, such as Set-Cookie.
+            headers: more header fields, such as Set-Cookie, as a mapping or as pairs.
             compression: use permessage-deflate where both sides can.
 
         Raises:
@@ -290,32 +293,37 @@ class WebSocketUpgrade(Event):
             raise InvalidAnswer(f"subprotocol {subprotocol!r} was not asked for; asked for: {asked}")
         # RFC 6455 section 4.2.2, step 5.4: SHA-1 of the key and the GUID, in base64.
         digest = hashlib.sha1((key + ACCEPT_GUID).encode(), usedforsecurity=False).digest()
-        fields = {
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": base64.b64encode(digest).decode("ascii"),
-        }
+        fields = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
+        ]
         chosen = subprotocol or self._token_subprotocol()
         if chosen:
-            fields["Sec-WebSocket-Protocol"] = chosen
+            fields.append(("Sec-WebSocket-Protocol", chosen))
         if compression and self._extensions:
-            fields["Sec-WebSocket-Extensions"] = self._extensions
-        return self.answer(_head("101 Switching Protocols", {**fields, **(headers or {})}))
+            fields.append(("Sec-WebSocket-Extensions", self._extensions))
+        return self.answer(_head("101 Switching Protocols", [*fields, *_pairs(headers)]))
 
-    def deny(self, status: int = 403, body: str = "", headers: Mapping[str, str] | None = None) -> Self:
+    def deny(self, status: int = 403, body: str = "", headers: Headers = ()) -> Self:
         """Answer with a final status, 200 to 599, and a plain-text body.
 
         Raises:
             InvalidAnswer: the status is out of range.
+            UnsupportedType: the body is no str.
         """
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
-            raise InvalidAnswer(f"status {status!r} denies nothing; a status is 200 to 599")
+            raise InvalidAnswer(f"status {status!r} denies nothing; deny(status, body) takes 200 to 599")
+        if not isinstance(body, str):
+            raise UnsupportedType(f"the body of deny() is text, not {type(body).__name__}")
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:
             phrase = "Denied"
-        content = {"Content-Type": "text/plain; charset=utf-8"} if body else {}
-        return self.answer(_head(f"{status} {phrase}", {**content, **(headers or {})}) + body)
+        given = _pairs(headers)
+        if body and "content-type" not in (name.lower() for name, _ in given):
+            given.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
+        return self.answer(_head(f"{status} {phrase}", given) + body)
 
     def answer(self, text: str) -> Self:
         """Answer with raw text: status line, header fields, an empty line, perhaps a body.
@@ -381,7 +389,7 @@ class WebSocketReceive(Event):
         data = values.get("data")
         if info.mode == "json" and values.get("datatype") == 2:
             data = _from_base64(data)
-        return {**values, "data": bytes(data) if isinstance(data, bytearray | memoryview) else data}
+        return {**values, "data": _to_bytes(data)}
 
     @model_validator(mode="after")
     def _data_fits_datatype(self) -> Self:
@@ -422,6 +430,7 @@ class WebSocketError(Event):
     Attributes:
         id: ID of the WebSocket, or the one that the upgrade would have had.
         text: what was wrong and what would be right, in plain words; `Message` in the vector.
+        url: of the WebSocket; beyond the published elements, empty in what was read from a vector.
     """
 
     number: ClassVar[int] = 844
@@ -430,6 +439,7 @@ class WebSocketError(Event):
     event: Literal["WebSocketError"] = "WebSocketError"
     id: str = Field(pattern=ID_PATTERN)
     text: str
+    url: str = ""
 
 
 AnyEvent = Annotated[
@@ -519,15 +529,24 @@ def read_cookies(text: str) -> dict[str, str]:
     return cookies
 
 
-def _head(status: str, fields: Mapping[str, str]) -> str:
-    for name, value in fields.items():
+def _pairs(headers: Headers) -> list[tuple[str, str]]:
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if not all(isinstance(part, str) for pair in pairs for part in pair) or any(
+        len(pair) != 2 for pair in pairs
+    ):
+        raise UnsupportedType("headers are a mapping of names to values, or pairs of them, all str")
+    return pairs
+
+
+def _head(status: str, fields: Sequence[tuple[str, str]]) -> str:
+    for name, value in fields:
         if not FIELD_NAME.fullmatch(name):
             raise InvalidAnswer(f"{name[:40]!r} is no name of a header field")
         if CONTROL.search(value):
             raise InvalidAnswer(
                 f"the value of {name} has a control character; a line break would end the field"
             )
-    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields)]
     return "\r\n".join(lines) + "\r\n\r\n"
 
 
@@ -543,6 +562,17 @@ def _bytes_from_json(value: object, info: ValidationInfo) -> object:
     if info.mode == "json" and isinstance(value, dict) and set(value) == {"base64"}:
         return _from_base64(value["base64"])
     return value
+
+
+def _to_bytes(data: object) -> object:
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        # As HTMLRenderer has it: integers -128 to 127.
+        if not all(isinstance(item, int) and -128 <= item <= 255 for item in data):
+            raise ValueError("binary data is bytes, or integers -128 to 255")
+        return bytes(item & 0xFF for item in data)
+    return data
 
 
 def _from_base64(value: object) -> bytes:

@@ -76,7 +76,7 @@ class UnknownSocket(InterceptorError, LookupError):
     """
 
     def __init__(self, id: str, why: str = "no open socket has this ID") -> None:
-        super().__init__(f"{id!r}: {why}")
+        super().__init__(f"{id!r:.80}: {why}")
         self.id = id
 
 

@@ -410,6 +410,8 @@ def _read_status_line(line: str) -> int:
 
 def _read_answer_field(line: str) -> tuple[str, str]:
     match = FIELD.fullmatch(line)
+    if line.startswith((" ", "\t")):
+        raise InvalidAnswer("the head has a folded line (one that begins with a blank); write it in one line")
     if match is None:
         raise InvalidAnswer(
             f"the header line {_name(line)!r} is not: name, colon, value without control characters"

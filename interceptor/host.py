@@ -15,7 +15,14 @@ from . import log
 from .config import Limits, Security, Settings, Timeouts
 from .dispatch import Dispatcher, Handler, check_handler, is_async
 from .events import WebSocketUpgrade
-from .exceptions import InvalidArgument, InvalidHandler, InvalidRule, InvalidState, UnknownSocket
+from .exceptions import (
+    InvalidArgument,
+    InvalidHandler,
+    InvalidRule,
+    InvalidState,
+    UnknownSocket,
+    UnsupportedType,
+)
 from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule, normalize
 from .payload import Data, check_close
 from .session import Session
@@ -88,6 +95,9 @@ class Host:
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
     ) -> None:
+        for value, kind in ((limits, Limits), (timeouts, Timeouts), (security, Security)):
+            if not isinstance(value, kind):
+                raise UnsupportedType(f"{value!r} is no {kind.__name__}; write {kind.__name__}(...)")
         if ":" in root:
             raise InvalidArgument(f"root {root!r} is no name; a root has no port, such as 'myapp'")
         self.name = name
@@ -190,20 +200,24 @@ class Host:
         """Return the URL of a path at the host's own address."""
         return f"http://{self._authority()}/{path.removeprefix('/')}"
 
-    def ws_url(self, target: str = "/") -> str:
+    def ws_url(self, target: str = "/", *, token: bool = True) -> str:
         """Return a URL, with the token in it, that any program on this machine can connect to.
 
         Args:
             target: a path at the root, or a whole URL of any name that a rule has.
+            token: False leaves the token out, for pages whose origin may connect.
 
         Raises:
             InvalidArgument: the target is no such.
             InvalidState: the host is not running.
         """
+        if not isinstance(target, str) or not (target.startswith("/") or "://" in target):
+            raise InvalidArgument(f"{target!r} is neither a path, such as '/chat', nor a whole ws:// URL")
         path = target if target.startswith("/") else self._spelled_out(target)
         path = normalize(f"ws://x{path}").removeprefix("ws://x")
         mark = "&" if "?" in path else "?"
-        return f"ws://{self._authority()}{path}{mark}{TOKEN_PARAMETER}={self._guard.token}"
+        secret = f"{mark}{TOKEN_PARAMETER}={self._guard.token}" if token else ""
+        return f"ws://{self._authority()}{path}{secret}"
 
     def _spelled_out(self, target: str) -> str:
         scheme, _, rest = normalize(target).partition("://")
@@ -214,6 +228,8 @@ class Host:
 
     def _authority(self) -> str:
         host, port = self.address
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"  # Listening everywhere; a client needs one address.
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     # Settings for browsers.
@@ -234,7 +250,7 @@ class Host:
 
         It is right for the rules of this moment.
         """
-        return pac_text(self._sessions.table.beginnings(), self.proxy_url.removeprefix("http://"))
+        return pac_text(self._sessions.table.texts("ws"), self.proxy_url.removeprefix("http://"))
 
     def chromium_args(self, via: Literal["pac", "resolver"] = "pac") -> list[str]:
         """Return arguments for Chromium by which its ws:// URLs of the rules reach the host.
@@ -251,8 +267,7 @@ class Host:
             script = base64.b64encode(self.pac().encode()).decode()
             return [f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{script}"]
         if via == "resolver":
-            beginnings = self._sessions.table.beginnings()
-            names = {start.split("/")[2].partition(":")[0] for start in beginnings if start.count("/") == 3}
+            names = _names(self._sessions.table)
             rules = ",".join(f"MAP {name} {self._authority()}" for name in sorted(names))
             return [f"--host-resolver-rules={rules}", f"--disable-features={NETWORK_CHECKS}"]
         raise InvalidArgument(f"via is {via!r}; it is 'pac' or 'resolver'")
@@ -419,6 +434,8 @@ class Host:
         Raises:
             UnknownSocket: no upgrade with this ID waits for an answer.
         """
+        if message is None:
+            raise UnsupportedType("None is no answer; use event.accept(), event.deny() or event.answer(text)")
         session = self._sessions.pending.get(id) if isinstance(id, str) else None
         if session is None:
             raise UnknownSocket(id, "no upgrade with this ID waits for an answer (any more)")
@@ -428,11 +445,20 @@ class Host:
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
         """Send one message to the sockets of these IDs that are open; return how many they are."""
         count = 0
+        if isinstance(ids, str):
+            raise UnsupportedType("broadcast takes a list of IDs, not a single one")
         for id in tuple(ids):
             with contextlib.suppress(UnknownSocket):
                 self.WebSocketSend(id, data)
                 count += 1
         return count
+
+
+def _names(table: InterceptedURLs) -> set[str]:
+    """Return the host names that rows for ws:// spell out."""
+    ours = [text for text, mode in table.texts("ws") if text is not None and mode is not Mode.PASS]
+    authorities = [text.split("/")[2] for text in ours if text.count("/") >= 3]
+    return {authority.partition(":")[0] for authority in authorities if "*" not in authority}
 
 
 def _check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:

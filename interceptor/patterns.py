@@ -21,9 +21,10 @@ What a string pattern means:
 from __future__ import annotations
 
 import enum
+import inspect
 import re
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from operator import itemgetter
 from typing import TypeAlias, overload
@@ -108,6 +109,20 @@ def _glob_of(text: str) -> _Glob:
     return _Glob(head, tuple(pieces), tail, origin[0] if origin else "", _under(text), words)
 
 
+def _text_of(glob: _Glob) -> str:
+    return glob.head if glob.tail is None else "*".join((glob.head, *glob.pieces, glob.tail))
+
+
+def _is_for(text: str, scheme: str) -> bool:
+    """Whether a pattern in normal form could match a URL of a scheme."""
+    found, separator, _ = text.partition("://")
+    return (
+        found == scheme
+        if separator and "*" not in found
+        else f"{scheme}://".startswith(text.partition("*")[0])
+    )
+
+
 def _under(text: str) -> tuple[str, str] | None:
     match = _UNDER.match(text)
     if match is None:
@@ -174,6 +189,11 @@ def _globs_of(pattern: Pattern) -> tuple[_Glob, ...]:
         raise InvalidRule(
             f"pattern {pattern!r} is for bytes, but URLs are str; leave out the b before the quotes"
         )
+    if inspect.iscoroutinefunction(pattern):
+        raise InvalidRule(
+            f"pattern {pattern!r} is async; a pattern function is plain. Of a route the pattern comes first: "
+            '@host.route("ws://myapp/chat")'
+        )
     if not isinstance(pattern, re.Pattern) and not callable(pattern):
         raise InvalidRule(f"pattern {pattern!r} is no str, no compiled regular expression and no callable")
     return ()
@@ -228,16 +248,16 @@ class InterceptedURLs(Sequence[Rule]):
         InvalidArgument: a root that is no host name.
     """
 
-    __slots__ = ("_authorities", "_index", "_root", "_rules")
+    __slots__ = ("_acting", "_authorities", "_index", "_root", "_rules")
 
     def __init__(
         self, rows: Iterable[Rule | tuple[Pattern, int] | Sequence[object]] = (), root: str = "dyalog_root"
     ) -> None:
         self._root = _normal_root(root)
         self._rules = _rules_of(rows)
-        acting = self._rules or (Rule(f"*://{self._root}/*"),)
-        self._index = _Index(acting)
-        self._authorities = _Authorities(acting)
+        self._acting = self._rules or (Rule(f"*://{self._root}/*"),)
+        self._index = _Index(self._acting)
+        self._authorities = _Authorities(self._acting)
 
     @property
     def root(self) -> str:
@@ -280,13 +300,21 @@ class InterceptedURLs(Sequence[Rule]):
         """
         return self._authorities.names(authority)
 
-    def beginnings(self) -> frozenset[str]:
-        """Return beginnings of URLs, down to the `/` after the host at most or to the first `*`.
+    def texts(self, scheme: str) -> list[tuple[str | None, Mode]]:
+        """Return the acting rows as far as they are for one scheme, for somebody else to match.
 
-        Each URL that a row other than PASS could match begins with one of them. Where that could be any URL,
-        the empty one is among them.
+        Args:
+            scheme: such as `ws`.
+
+        Returns:
+            In order, each row's pattern in normal form, where `*` stands for any run of characters, and its
+            mode. The text is None where the pattern is no string, so that it may match anything.
         """
-        return self._authorities.beginnings()
+        found: list[tuple[str | None, Mode]] = []
+        for rule in self._acting:
+            own = [text for text in map(_text_of, rule._globs) if _is_for(text, scheme)]
+            found += [(text, rule.mode) for text in (own if rule._globs else [None])]
+        return found
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -320,6 +348,8 @@ def _normal_root(root: str) -> str:
 
 
 def _rules_of(rows: Iterable[object]) -> tuple[Rule, ...]:
+    if isinstance(rows, Mapping):
+        raise InvalidRule(f"InterceptedURLs takes rows, not a mapping; write {list(rows.items())!r}")
     if isinstance(rows, (str, Rule)) or not isinstance(rows, Iterable):
         raise InvalidRule(
             f"InterceptedURLs takes a list of rows, not {rows!r}; write [({_pattern_of(rows)!r}, 1)]"
@@ -434,11 +464,6 @@ class _Authorities:
     def _is_alive(self, origin: str) -> bool:
         # A path of our choice can hold all that follows the first * of a pattern; so its head alone decides.
         return self._anything or origin in self._named or origin.startswith(self._heads)
-
-    def beginnings(self) -> frozenset[str]:
-        if self._anything:
-            return frozenset({""})
-        return frozenset(f"{origin}/" for origin in self._named) | frozenset(self._heads)
 
     def names(self, authority: str) -> bool:
         return any(map(self._is_named, origins(authority)))

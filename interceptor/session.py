@@ -260,7 +260,7 @@ class Session:
         """Check and encode what is to be sent, in the order of the calls; see `send_soon`."""
         if self.state is not State.OPEN or self._given_up:
             self._check_open()
-        if self._unfinished is None and fin and opcode is None:
+        if self._unfinished is None and fin is True and opcode is None:
             if isinstance(data, bytes):  # The usual case, first.
                 return data, 2, True
             return *to_payload(data, None), True
@@ -269,6 +269,8 @@ class Session:
     def _prepare_piece(
         self, data: Data, fin: bool, opcode: int | None
     ) -> tuple[bytes, Literal[0, 1, 2], bool]:
+        if fin not in (True, False):
+            raise InvalidArgument(f"fin is {fin!r}; it is True (the message ends here) or False")
         unfinished = self._unfinished
         # HTMLRenderer has opcode 0 with every piece that is not the last: of what kind, the first piece says.
         payload, datatype = to_payload(data, unfinished if opcode == 0 else opcode)
@@ -276,7 +278,7 @@ class Session:
             kind = "text" if unfinished == 1 else "binary"
             raise InvalidArgument(f"a {kind} message is unfinished; send its last piece (fin=True) first")
         self._unfinished = None if fin else datatype
-        return payload, datatype if unfinished is None else 0, fin
+        return payload, datatype if unfinished is None else 0, bool(fin)
 
     def write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         """Send what `prepare` made; on the loop's thread."""
@@ -362,25 +364,26 @@ class Session:
             self._wire.finish(answer.data)
             self.logger.info("denied", status=answer.status)
 
-    def fail(self, failure: HandshakeFailure, text: str = "") -> None:
+    def fail(self, failure: HandshakeFailure, text: str = "", *, logged: bool = False) -> None:
         """Refuse the request and report one WebSocketError, unless the session is already over.
 
         Args:
             failure: what to tell the client.
             text: what to tell the program, if it differs.
+            logged: whether the log has it already.
         """
         if self.state is not State.CONNECTING:
             return
         self._over()
         self._wire.finish(refusal(failure.status, failure.reason, failure.headers))
-        self._report_failure(text or failure.reason, failure.status)
+        self._report_failure(text or failure.reason, failure.status, logged)
 
     def client_gone(self) -> None:
         """The client left before it was answered."""
         if self.state is State.CONNECTING:
             self._over()
             self._wire.finish(b"")
-            self._report_failure("the client went away before it was answered", None)
+            self._report_failure("the client went away before it was answered", None, False)
 
     def _automatic(self, offer: Offer) -> Answer:
         agreed = choose_extensions(offer, self._home.settings.compression)
@@ -394,9 +397,17 @@ class Session:
         if self.state is not State.CONNECTING or result is None:
             return  # It timed out, or host.answer() came first, or will come.
         if isinstance(result, BaseException):
-            self.fail(HandshakeFailure(500, "the program failed"), f"the callback raised {result!r}")
+            failure = HandshakeFailure(500, "the program failed")
+            self.fail(failure, f"the callback raised {result!r}", logged=True)
         else:
             self.answer(result)
+
+    def _ignore_answer(self, event: WebSocketUpgrade, result: object) -> None:
+        if isinstance(result, WebSocketUpgrade) and result.headers != event.headers:
+            self.logger.warning(
+                "an answer was ignored: the rule is automatic (mode 1) and the socket is open; "
+                "a manual rule (mode 2) asks the callback first"
+            )
 
     def _read_answer(self, message: object) -> Answer:
         assert self._offer is not None
@@ -441,7 +452,8 @@ class Session:
             self._open_inbox()
             self._lane.claimed |= EVERY_EVENT
         if self.mode is Mode.AUTO:
-            self._lane.put(self._upgrade_event())
+            event = self._upgrade_event()
+            self._lane.put(event, lambda result: self._ignore_answer(event, result))
         if self._rule.handler is not None:
             self._home.dispatcher.spawn(self._route())
         if rest and self._connection is not None:
@@ -493,13 +505,14 @@ class Session:
     def _closed_reported(self, result: object) -> None:
         self._home.session_over(self)
 
-    def _report_failure(self, text: str, status: int | None) -> None:
-        self.logger.warning("handshake failed", why=text, status=status)
+    def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
+        if not logged:
+            self.logger.warning("handshake failed", why=text, status=status)
         self._lane.skip(text)
         self._put_error(text)
 
     def _put_error(self, text: str) -> None:
-        self._lane.put(WebSocketError(object=self._home.object, id=self.id, text=text))
+        self._lane.put(WebSocketError(object=self._home.object, id=self.id, text=text, url=self.url))
 
     # Inside.
 

@@ -48,8 +48,10 @@ class Sessions:
         """
         try:
             return self._open[id]
-        except (KeyError, TypeError):
+        except KeyError:
             raise UnknownSocket(id) from None
+        except TypeError:
+            raise UnknownSocket(id, "an ID is a str; pass event.id, or socket.id") from None
 
     def admit(self, mode: Mode) -> None:
         """Check that there is room for one more session.

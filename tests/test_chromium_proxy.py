@@ -37,3 +37,56 @@ async def test_names_that_no_dns_knows() -> None:
     urls = [event.url for event in recorder.of(WebSocketUpgrade)]
     assert urls == ["ws://a.feed.test/prices", "ws://gate.test/in", "ws://gate.test/out"] * 2
     assert [event.origin for event in recorder.of(WebSocketUpgrade)][3:] == ["null"] * 3
+
+
+ROWS = [
+    ("ws://pass.test/*", Mode.PASS),
+    ("ws://both.test/no/*", Mode.PASS),
+    ("ws://both.test/*", Mode.AUTO),
+    ("*://any.test:8080/*", Mode.MANUAL),
+    ("ws://*.feed.test/*", Mode.AUTO),
+    ("*/everywhere/*/end", Mode.AUTO),
+    ("ws://one.test/only?x=1", Mode.AUTO),
+    ("wss://tls.test/*", Mode.AUTO),
+]
+URLS = [
+    f"ws://{host}{path}"
+    for host in (
+        "pass.test",
+        "both.test",
+        "any.test:8080",
+        "any.test",
+        "a.feed.test",
+        "feed.test",
+        "one.test",
+        "tls.test",
+    )
+    for path in (
+        "/",
+        "/no/x",
+        "/only?x=1",
+        "/only",
+        "/everywhere/end",
+        "/everywhere//end",
+        "/everywhere/a/end/end",
+    )
+]
+
+
+async def test_the_script_decides_as_the_rules_do() -> None:
+    """Run in the browser's own engine; a URL whose path the browser hides is decided by its host."""
+    host = Host(ROWS)
+    async with host, launched() as browser:
+        page = await browser.new_page()
+        found = await page.evaluate(
+            "([script, urls]) => { (0, eval)(script); return urls.map(url => FindProxyForURL(url, '')); }",
+            [host.pac(), [*URLS, "wss://both.test/", "http://both.test/", "ws://ANY.test"]],
+        )
+        ours = f"PROXY 127.0.0.1:{host.address[1]}"
+    for url, decision in zip(URLS, found, strict=False):
+        rule = host.intercepted_urls.match(url)
+        matched = rule is not None and rule.mode is not Mode.PASS
+        hidden = url.endswith("test/") or url.endswith("8080/")
+        if matched or not hidden:
+            assert decision == (ours if matched else "DIRECT"), url
+    assert found[len(URLS) :] == ["DIRECT"] * 3

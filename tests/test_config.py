@@ -129,11 +129,19 @@ def test_an_origin_is_kept_as_browsers_send_it(given_origin: str, kept: str) -> 
         "http://bücher.test",
         "http://app.test\n",
         "http://::1",
+        "http://[::1",
     ],
 )
 def test_what_no_browser_sends_as_an_origin_is_refused(value: str) -> None:
     with pytest.raises(InvalidArgument, match="write scheme://host") as caught:
         Security(origins=("http://right.test", value))
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["ws://app.test", "WSS://app.test:443"])
+def test_the_url_of_a_websocket_is_no_origin(value: str) -> None:
+    with pytest.raises(InvalidArgument, match="pages have http or https origins") as caught:
+        Security(origins=(value,))
     assert repr(value) in str(caught.value)
 
 

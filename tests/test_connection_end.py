@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -11,9 +13,9 @@ from typing import ClassVar, Literal
 import pytest
 
 from interceptor.config import Limits, Timeouts
-from interceptor.connection import End, Linger
+from interceptor.connection import Connection, End, Linger
 
-from .pair import MIB, NEVER, Clock, Far, Pair, connected, deflate, two_ends
+from .pair import MIB, NEVER, Clock, Far, Owner, Pair, connected, deflate, two_ends
 from .peer import BINARY, CLOSE, CONT, MASK, PATIENCE, PING, PONG, TEXT, Frame, frame, until
 from .wire import quiet_loop as quiet_loop
 
@@ -147,6 +149,30 @@ class Ends:
             assert await far.rest() == b""
             await asyncio.wait_for(lost.wait(), PATIENCE)
 
+    async def test_the_end_of_the_stream_is_seen_though_reading_was_held(self) -> None:
+        async with self.pair() as (connection, far, owner, wire, lost):
+            owner.on_message = lambda data: connection.hold(True)
+            await far.send(far.frame(TEXT, "x"), far.close_frame(3000))
+            await until(lambda: owner.ends)
+            assert wire.is_reading()
+            far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_nothing_keeps_one_that_is_gone(self) -> None:
+        async with two_ends() as (wire, _, writer):
+            lost = asyncio.Event()
+            timeouts = Timeouts(close=NEVER, ping=NEVER)
+            connection = Connection(
+                wire, Owner(), limits=Limits(), timeouts=timeouts, lost=lost.set, client=self.client
+            )
+            connection.close()
+            writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            gone = weakref.ref(connection)
+            del connection
+            gc.collect()
+            assert gone() is None
+
     async def test_abort_drops_it_at_once(self) -> None:
         async with self.pair() as (connection, far, owner, _, lost):
             connection.abort("enough")
@@ -213,13 +239,14 @@ class Ends:
             connection.hold(True)
             connection.close(3000)
             assert await far.close_code() == 3000
-            await far.send(far.close_frame(3000))
             for _ in range(3):
                 await clock.pass_by(1001)
             assert not owner.ends
             await clock.pass_by(999)
             connection.hold(False)
-            await clock.pass_by(2)
+            await clock.pass_by(999)
+            assert not owner.ends, "its time has begun only now"
+            await far.send(far.close_frame(3000))
             await until(lambda: owner.ends)
             assert owner.ends == [End(3000, "", True, "host")]
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import enum
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -61,6 +63,12 @@ class Place:
     """Something with a name, as a Host is."""
 
     name = "here"
+
+
+class Side(enum.Enum):
+    """Things with a name that are the same ones in another process."""
+
+    SERVER = 1
 
 
 def upgrade(headers: str | bytes = HEAD) -> WebSocketUpgrade:
@@ -228,6 +236,23 @@ def test_the_borders_of_a_page_event(status: int, handle: Literal[0, 1]) -> None
     assert event.message()[3:5] == [handle, status]
 
 
+def test_a_page_event_that_nobody_has_answered() -> None:
+    event = HTTPRequest(object="here", url="http://r/")
+    assert event.message() == [
+        "here",
+        "HTTPRequest",
+        "ProcessRequest",
+        0,
+        0,
+        "",
+        "",
+        "http://r/",
+        "",
+        "",
+        "GET",
+    ]
+
+
 @pytest.mark.parametrize("code", [0, 1005, 65535])
 def test_the_borders_of_a_close_code(code: int) -> None:
     assert WebSocketClose(object="here", id=ID, code=code).code == code
@@ -240,6 +265,13 @@ def test_the_elements_beyond_the_published_are_no_part_of_the_vector() -> None:
     assert read_event(event.model_dump_json()) == event
     with pytest.raises(ValidationError):
         WebSocketClose(object="here", id=ID, code=1000, initiator="server")  # type: ignore[arg-type]
+
+
+def test_an_error_names_its_url_beyond_the_published_elements() -> None:
+    event = WebSocketError(object="here", id=ID, text="lost", url="ws://myapp/chat")
+    assert event.message() == ["here", "WebSocketError", ID, "lost"]
+    assert read_event(event.model_dump_json()) == event
+    assert WebSocketError.from_message(event.message()).url == ""
 
 
 def test_the_plain_elements_of_a_close() -> None:
@@ -265,6 +297,18 @@ def test_all_bytes_become_bytes(kind: Any) -> None:
         assert HTTPRequest(object="here", url="http://r/", body=kind(data)).body == data
         vector = ["here", 841, ID, "ws://r/", kind(data), "manual"]
         assert type(WebSocketUpgrade.from_message(vector).headers) is bytes
+
+
+@pytest.mark.parametrize("numbers", [[], [0, 255, -128, -1], (1, 2), range(3)])
+def test_integers_are_binary_data(numbers: Any) -> None:
+    event = WebSocketReceive.from_message(["here", 842, ID, numbers, 1, 2])
+    assert event.data == bytes(number % 256 for number in numbers)
+
+
+@pytest.mark.parametrize("numbers", [[256], [-129], ["a"], [1.5], [None]])
+def test_other_sequences_are_no_data(numbers: Any) -> None:
+    with pytest.raises(InvalidArgument, match="binary data is bytes, or integers -128 to 255"):
+        Event.from_message(["here", 842, ID, numbers, 1, 2])
 
 
 # JSON
@@ -363,5 +407,7 @@ def test_a_received_event_is_the_validated_one(data: str | bytes, datatype: Lite
     assert quick.model_dump(exclude_unset=True)["data"] == data
     assert quick.model_copy(update={"fin": True}).fin is True
     assert quick.object is place
+    named = receive_event(Side.SERVER, ID, data, fin, datatype)
+    assert pickle.loads(pickle.dumps(named)) == named
     with pytest.raises(ValidationError, match="frozen"):
         quick.data = "other"

@@ -49,6 +49,11 @@ def test_what_a_request_does_not_say() -> None:
     assert (raw.origin, raw.subprotocols, raw.cookies) == (None, (), {})
 
 
+def test_a_body_holds_no_fields() -> None:
+    event = upgrade("HTTP/1.1 403 No\r\nX-Way: a\r\n\r\nOrigin: http://myapp\r\nX-Way: b\r\n")
+    assert (event.origin, event.header("X-Way")) == (None, "a")
+
+
 def test_several_fields_of_a_name_are_joined() -> None:
     assert upgrade().header("X-Way") == "a, b"
     event = asking("Sec-WebSocket-Protocol: a,b\r\nsec-websocket-protocol: ,c ,\r\n")
@@ -131,10 +136,23 @@ def test_accept_gives_the_token_back_where_nothing_else_is_chosen() -> None:
     assert str(caught.value).endswith("; asked for: chat")
 
 
-def test_accept_adds_and_replaces_fields() -> None:
-    answer = upgrade().accept(headers={"Set-Cookie": "a=1", "Connection": "keep-alive, Upgrade"})
-    assert lines(answer)[2] == "Connection: keep-alive, Upgrade"
-    assert lines(answer)[4:] == ["Set-Cookie: a=1"]
+def test_accept_adds_fields() -> None:
+    cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    assert lines(upgrade().accept(headers={"Set-Cookie": "a=1"}))[4:] == ["Set-Cookie: a=1"]
+    for headers in (cookies, iter(cookies)):
+        assert lines(upgrade().accept(headers=headers))[4:] == ["Set-Cookie: a=1", "Set-Cookie: b=2"]
+    assert lines(upgrade().deny(headers=cookies))[1:] == ["Set-Cookie: a=1", "Set-Cookie: b=2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"X-Way": 5}, {5: "a"}, [("X-Way",)], [("X-Way", "a", "b")], [("X-Way", b"a")]]
+)
+def test_further_fields_are_text(wrong: Any) -> None:
+    for answer in (upgrade().accept, upgrade().deny):
+        with pytest.raises(
+            UnsupportedType, match="headers are a mapping of names to values, or pairs of them"
+        ):
+            answer(headers=wrong)
 
 
 def test_accept_compresses_as_the_host_says() -> None:
@@ -173,9 +191,23 @@ def test_deny_is_403_unless_told_otherwise() -> None:
     assert answer.headers == "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\r\n{}"
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "content-type"])
+def test_a_type_of_the_body_is_kept(name: str) -> None:
+    answer = upgrade().deny(400, "{}", {"X-Way": "a", name: "application/json"})
+    assert answer.headers == f"HTTP/1.1 400 Bad Request\r\nX-Way: a\r\n{name}: application/json\r\n\r\n{{}}"
+
+
+@pytest.mark.parametrize("wrong", [b"why", 5, None, {}])
+def test_the_body_of_a_denial_is_text(wrong: Any) -> None:
+    with pytest.raises(UnsupportedType, match=f"is text, not {type(wrong).__name__}"):
+        upgrade().deny(403, wrong)
+
+
 @pytest.mark.parametrize("status", [101, 100, 199, 600, 0, -403, True, "403", 403.0, None])
 def test_deny_needs_a_final_status(status: Any) -> None:
-    with pytest.raises(InvalidAnswer, match="denies nothing; a status is 200 to 599") as caught:
+    with pytest.raises(
+        InvalidAnswer, match=r"denies nothing; deny\(status, body\) takes 200 to 599"
+    ) as caught:
         upgrade().deny(status)
     assert repr(status) in str(caught.value)
 

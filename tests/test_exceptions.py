@@ -91,6 +91,11 @@ def test_an_unknown_socket_names_its_id_and_why() -> None:
     )
 
 
+def test_a_long_id_is_not_repeated_whole() -> None:
+    error = UnknownSocket("x" * 9999)
+    assert (len(str(error)) < 200, error.id) == (True, "x" * 9999)
+
+
 def test_a_handshake_failure_carries_the_answer() -> None:
     bare = HandshakeFailure(400, "no key")
     assert (str(bare), bare.status, bare.reason, bare.headers) == ("400: no key", 400, "no key", ())

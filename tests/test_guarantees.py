@@ -219,7 +219,8 @@ HOST_ENDS = {
 @pytest.mark.parametrize("ending", HOST_ENDS.values(), ids=HOST_ENDS)
 @pytest.mark.usefixtures("lines")
 async def test_2_the_host_ends_it(ending: Ending) -> None:
-    async with make_host(timeouts=Timeouts(close=0.2)) as host:
+    patience = 0.05 if ending is HOST_ENDS["nothing"] else 60
+    async with make_host(timeouts=Timeouts(close=patience)) as host:
         seen = Recorder(host)
         async with opened(host, seen) as (peer, id):
             host.WebSocketClose(id, 4000, "why not")

@@ -132,7 +132,7 @@ async def test_3_messages_that_wait_are_delivered_when_the_host_drops_the_socket
 @pytest.mark.usefixtures("lines")
 async def test_3_a_slow_program_is_not_the_peers_fault() -> None:
     """The peer answers the close in time, but its answer waits behind messages that nobody takes."""
-    host = make_host(limits=Limits(read_buffer=1), timeouts=Timeouts(close=0.05))
+    host = make_host(limits=Limits(read_buffer=1), timeouts=Timeouts(close=0.25))
     seen = Recorder(host)
     taker = Taker(host)
     taker.begin("slow")
@@ -142,7 +142,7 @@ async def test_3_a_slow_program_is_not_the_peers_fault() -> None:
         host.WebSocketClose(id, 3000)
         assert await peer.close_code() == 3000
         await peer.send(frame(TEXT, "last") + close_frame(3000))
-        await asyncio.sleep(0.2)  # Longer than the peer would have.
+        await asyncio.sleep(0.4)  # Longer than the peer would have.
         assert not seen.of(WebSocketClose)
         taker.gate.set()
         closed = await seen.wait_for(WebSocketClose)

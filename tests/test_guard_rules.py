@@ -233,6 +233,14 @@ def test_programs_need_the_token_or_leave() -> None:
 # The token
 
 
+def test_the_published_names_of_the_token() -> None:
+    assert (TOKEN_PARAMETER, TOKEN_COOKIE, TOKEN_PREFIX) == (
+        "token",
+        "interceptor_token",
+        "interceptor.token.",
+    )
+
+
 def test_each_host_has_a_token_of_its_own() -> None:
     tokens = {Guard(Security(), "myapp").token for _ in range(20)}
     assert len(tokens) == 20
@@ -272,6 +280,12 @@ def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_the_token_is_taken_out_of_the_query(target: str, left: str) -> None:
     assert made().take_token(target.replace("T", TOKEN)) == (left, True)
+
+
+def test_a_client_may_encode_more_than_it_must() -> None:
+    encoded = TOKEN.replace("-", "%2D").replace("c", "%63")
+    assert made().take_token(f"/?a=%2D&%74oken={encoded}&b") == ("/?a=%2D&b", True)
+    assert made().take_token("/?token=%FF%E2%82") == ("/?token=%FF%E2%82", False)
 
 
 @pytest.mark.parametrize(

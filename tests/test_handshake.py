@@ -79,6 +79,8 @@ def test_a_head_that_is_cut_anywhere(before: bytes) -> None:
 def test_one_empty_line_before_the_request_is_ignored() -> None:
     assert split([b"\r\n" + HEAD]) == (HEAD, b"")
     assert refused(b"\r\n\r\n" + HEAD).status == 400
+    assert split([b"\r\n", b"\r\n" + HEAD]) == (b"\r\n" + HEAD, b"")
+    assert split([b"\r\n" * 3 + b"after"]) == (b"\r\n\r\n", b"after")
     assert refused(b"\r\n\r\n\r\n").status == 400
     assert HeadReader(len(HEAD)).feed(b"\r\n" + HEAD) == (HEAD, b"")
 
@@ -92,6 +94,7 @@ def test_one_empty_line_before_the_request_is_ignored() -> None:
         (b"a" * 62 + b"\r\n\r\n", 431),
         (b"a" * 61 + b"\r\n\r\n", 431),
         (b"a\r\n" + b"b" * 62, 431),
+        (b"\r\n\r\n" + b"a" * 63, 431),
         (b"a\r\nb: c\r\n" * 8, 431),
     ],
 )
@@ -122,7 +125,8 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces, max_size=12).map(b"".join), st.lists(st.integers(0, 60)), st.integers(4, 48))
-@example(b"\r\n\r\nGET", [2], 48)
+@example(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", [2], 48)
+@example(b"\r\n\r\n\r\nafter", [3], 48)
 @example(b"a" * 30 + b"\n" + b"a" * 20, [31], 40)
 def test_where_a_head_is_cut_makes_no_difference(data: bytes, cuts: list[int], limit: int) -> None:
     ends = sorted(min(cut, len(data)) for cut in cuts)
@@ -306,3 +310,4 @@ def test_what_was_read_is_frozen() -> None:
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(value, field.name, None)
         assert value == dataclasses.replace(value)
+        assert not hasattr(value, "__dict__")

@@ -190,6 +190,8 @@ NOT_ASKED = " was not asked for; asked for: chat, log"
         (f"'Chat'{NOT_ASKED}", "-", "Sec-WebSocket-Protocol: Chat"),
         (f"'chat, log'{NOT_ASKED}", "-", "Sec-WebSocket-Protocol: chat, log"),
         (f"''{NOT_ASKED}", "-", "Sec-WebSocket-Protocol:"),
+        (f"'chat'{NOT_ASKED}", "-", "Sec-WebSocket-Protocol: chat, interceptor.token.SECRET"),
+        (f"''{NOT_ASKED}", "-", "Sec-WebSocket-Protocol: interceptor.token.SECRET2"),
         ("one subprotocol at most", "-", "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: log"),
         ("one subprotocol at most", "-", "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat"),
         ("a 101 has no body, so no content-length", "-", "Content-Length: 0"),
@@ -377,3 +379,4 @@ def test_values_are_frozen() -> None:
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(value, field.name, None)
         assert value == dataclasses.replace(value)
+        assert not hasattr(value, "__dict__")

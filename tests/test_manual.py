@@ -12,6 +12,7 @@ from interceptor import (
     Limits,
     Timeouts,
     UnknownSocket,
+    UnsupportedType,
     WebSocketClose,
     WebSocketError,
     WebSocketReceive,
@@ -305,7 +306,7 @@ async def test_second_answer() -> None:
         await peer.send(MANUAL)
         event = await seen.wait_for(WebSocketUpgrade)
         assert host.answer(event.id, event.accept()) == 0
-        for message in (event.accept(), event.deny(403), None):
+        for message in (event.accept(), event.deny(403)):
             with pytest.raises(UnknownSocket):
                 host.answer(event.id, message)
         await switched(peer)
@@ -329,9 +330,11 @@ async def test_invalid_late_answer() -> None:
         seen = Recorder(host)
         await peer.send(MANUAL)
         event = await seen.wait_for(WebSocketUpgrade)
-        host.answer(event.id, None)
+        with pytest.raises(UnsupportedType, match="None is no answer"):
+            host.answer(event.id, None)
+        host.answer(event.id, True)
         assert (await peer.answer()).status == 500
-        assert "NoneType; return event.accept()" in error_of(seen)
+        assert "bool; return event.accept()" in error_of(seen)
         with pytest.raises(UnknownSocket):
             host.answer(event.id, event.accept())
     assert story(seen) == [ASKED, ERROR]

@@ -76,7 +76,7 @@ INVALID: list[tuple[str, Reply, str]] = [
     ("status 100", headers("HTTP/1.1 100 Continue\r\n\r\n"), "200 to 599"),
     ("status 600", headers("HTTP/1.1 600 Far\r\n\r\n"), "200 to 599"),
     ("bad field", headers("HTTP/1.1 403 No\r\nno colon\r\n\r\n"), "name, colon, value"),
-    ("folded field", headers("HTTP/1.1 403 No\r\nX: a\r\n b\r\n\r\n"), "name, colon, value"),
+    ("folded field", headers("HTTP/1.1 403 No\r\nX: a\r\n b\r\n\r\n"), "folded line"),
     ("control character", headers("HTTP/1.1 403 No\r\nX: \x07\r\n\r\n"), "control characters"),
     ("NUL", headers("HTTP/1.1 403 No\r\nX: \x00\r\n\r\n"), "control characters"),
     ("lone CR", headers("HTTP/1.1 403 No\r\nX: a\rb\r\n\r\n"), "control characters"),

@@ -344,9 +344,9 @@ class TestSettings:
         async with Host(rows) as host:
             text = host.pac()
             assert f"PROXY 127.0.0.1:{host.address[1]}" in text
-            for there in ('"ws://myapp.test/"', '"ws://both.test/"'):
+            for there in ('"ws://myapp.test/*"', '"ws://both.test/*"', '"ws://not.test/*"'):
                 assert there in text
-            for absent in ("tls.test", "not.test", "http://both.test"):
+            for absent in ("tls.test", "http://both.test"):
                 assert absent not in text
             host.intercepted_urls = [("ws://later.test/*", 1)]
             assert "later.test" in host.pac()

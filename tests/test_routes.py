@@ -25,7 +25,7 @@ from interceptor import (
 )
 
 from .peer import CONT, PATIENCE, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame, until
-from .programs import ask, echo, frames, make_host, messages, opened, pause
+from .programs import Taker, ask, echo, frames, make_host, messages, opened, pause
 from .wire import ANYONE, Line
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
@@ -161,7 +161,7 @@ class TestRoute:
             await peer.send(close_frame(1001))
             await asyncio.wait_for(stopping, PATIENCE)
         assert ended == ["cancelled"]
-        assert seen.of(WebSocketClose)[0].code == 1001
+        assert len(seen.of(WebSocketClose)) == 1
         assert not errors_of(lines)
 
     async def test_stop_ends_one_that_reads(self) -> None:
@@ -268,6 +268,39 @@ class TestRoute:
                 await peer.send(frame(TEXT, text))
             assert (await two.frame()).payload == b"2"
             assert (await one.frame()).payload == b"1"
+
+    async def test_what_it_leaves_is_dropped(self) -> None:
+        host = Host(security=ANYONE, limits=Limits(read_buffer=1))
+
+        @host.route("*")
+        async def handler(socket: Session) -> None:
+            await socket.receive()
+
+        seen = Recorder(host)
+        async with host, opened(host, seen) as (peer, id):
+            session = host.sockets[id]
+            await peer.send(frames(messages(50, 100)))
+            assert await peer.close_code() == 1000
+            await peer.send(frames(messages(50, 100)) + close_frame())
+            closed = await seen.wait_for(WebSocketClose)
+            assert (closed.code, closed.was_clean) == (1000, True)
+            with pytest.raises(SocketClosed):
+                await session.receive()
+
+    async def test_held_back_messages_come_when_they_are_asked_for(self) -> None:
+        host = Host(security=ANYONE, limits=Limits(read_buffer=1))
+        taker = Taker(host)
+        taker.begin("route")
+        sent = messages(500, 1000)
+        seen = Recorder(host)
+        async with host, opened(host, seen) as (peer, _):
+            sending = asyncio.create_task(peer.send(frames(sent) + close_frame()))
+            await taker.has_begun()
+            taker.gate.set()
+            await taker.is_over()
+            await sending
+            await until(lambda: len(taker.taken) == len(sent))
+        assert taker.taken == sent
 
     def test_handlers_that_cannot_be(self) -> None:
         host = Host()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -11,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from interceptor import (
+    Event,
     Host,
     InvalidArgument,
     InvalidState,
@@ -31,7 +34,7 @@ from interceptor import (
 from interceptor.session import MOVES, new_id
 
 from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame, until
-from .programs import DEFLATE, MIB, Taker, ask, frames, make_host, messages, opened, pause, resume
+from .programs import DEFLATE, MIB, ask, echo, frames, make_host, messages, opened, pause, resume
 from .wire import ANYONE, Line
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
@@ -147,6 +150,39 @@ class TestAttributes:
             ("WebSocketReceive", State.CLOSING),
             ("WebSocketClose", State.CLOSED),
         ]
+
+    async def test_the_log_names_the_socket(self, lines: list[Line]) -> None:
+        async with open_socket() as (session, peer, _):
+            await peer.send(close_frame(3000))
+            await session.ended
+        own = [line for line in lines if line.get("id") == session.id]
+        assert [line["event"] for line in own] == ["opened", "closed"]
+        assert {line["url"] for line in own} == {"ws://dyalog_root/"}
+
+    @pytest.mark.parametrize("target", ["/", "/route", "/manual"])
+    async def test_nothing_keeps_one_that_is_gone(self, target: str) -> None:
+        host = make_host()
+        host.route("*/route")(echo)
+        closed = asyncio.Event()
+        gone: list[weakref.ref[Session]] = []
+
+        @host.on("All")
+        async def handle(event: Event) -> object:
+            await asyncio.sleep(0)
+            if isinstance(event, WebSocketReceive):
+                gone.append(weakref.ref(host.sockets[event.id]))
+            elif isinstance(event, WebSocketClose):
+                closed.set()
+            return event.accept() if isinstance(event, WebSocketUpgrade) and event.type == "manual" else None
+
+        async with host, Peer.open(host, target) as peer:
+            await peer.send(frame(TEXT, "x") + close_frame())
+            assert await peer.close_code() == 1000
+            await asyncio.wait_for(closed.wait(), PATIENCE)
+            peer.writer.close()
+            await until(lambda: not host._listener.transports)
+            gc.collect()
+            assert [session() for session in gone] == [None]
 
     async def test_buffered_amount(self) -> None:
         async with open_socket() as (session, peer, _):
@@ -483,45 +519,3 @@ class TestPing:
             assert (caught.value.code, caught.value.reason) == (3000, "bye")
             with pytest.raises(SocketClosed):
                 await session.ping()
-
-
-class TestRoute:
-    """A socket that lives as long as its handler."""
-
-    async def test_the_log_names_the_socket(self, lines: list[Line]) -> None:
-        async with open_socket() as (session, peer, _):
-            await peer.send(close_frame(3000))
-            await session.ended
-        own = [line for line in lines if line.get("id") == session.id]
-        assert [line["event"] for line in own] == ["opened", "closed"]
-        assert {line["url"] for line in own} == {"ws://dyalog_root/"}
-
-    async def test_what_it_leaves_is_dropped(self) -> None:
-        host = Host(security=ANYONE, limits=Limits(read_buffer=1))
-
-        @host.route("*")
-        async def handler(socket: Session) -> None:
-            await socket.receive()
-
-        async with open_socket(host) as (session, peer, seen):
-            await peer.send(frames(messages(50, 100)))
-            assert await peer.close_code() == 1000
-            await peer.send(frames(messages(50, 100)) + close_frame())
-            closed = await seen.wait_for(WebSocketClose)
-            assert (closed.code, closed.was_clean) == (1000, True)
-            with pytest.raises(SocketClosed):
-                await session.receive()
-
-    async def test_held_back_messages_come_when_they_are_asked_for(self) -> None:
-        host = Host(security=ANYONE, limits=Limits(read_buffer=1))
-        taker = Taker(host)
-        taker.begin("route")
-        sent = messages(500, 1000)
-        async with open_socket(host) as (_, peer, _):
-            sending = asyncio.create_task(peer.send(frames(sent) + close_frame()))
-            await taker.has_begun()
-            taker.gate.set()
-            await taker.is_over()
-            await sending
-            await until(lambda: len(taker.taken) == len(sent))
-        assert taker.taken == sent

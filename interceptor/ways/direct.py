@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import Request
 from ..patterns import URL
@@ -48,6 +49,7 @@ class Direct:
         asked = self._read(request)
         rule = self._reception.rule_for(asked.url)
         if rule is None:
+            log.get_logger(url=asked.url).warning("refused: no rule intercepts this URL", status=404)
             raise HandshakeFailure(404, "no rule of this host intercepts this URL")
         return self._reception.begin(asked, rule, wire)
 
@@ -76,6 +78,9 @@ class Direct:
             return URL(f"{scheme}://{root}{slash}{path}")
         if authority == root or self._home.table.could_match(authority):
             return url
+        log.get_logger(url=url).warning(
+            "refused: no rule has this host, and it is not the host's own", status=421
+        )
         raise HandshakeFailure(
             421, "this host does not answer for the name in the Host field; no rule has it"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from ..config import Security
 from ..events import TOKEN_PREFIX, read_cookies
@@ -122,7 +123,8 @@ class Guard:
 
     def _is_token_parameter(self, parameter: str) -> bool:
         name, _, value = parameter.partition("=")
-        return name == TOKEN_PARAMETER and self._is_token(value)
+        # Nobody has to, but some clients encode more than they must.
+        return unquote(name) == TOKEN_PARAMETER and self._is_token(unquote(value))
 
     def _is_token(self, value: str) -> bool:
         return secrets.compare_digest(value.encode(), self.token.encode())

@@ -5,30 +5,51 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from ..patterns import Mode
+
 __all__ = ["pac_text"]
 
 SCRIPT = """\
-// Sockets whose URL begins with one of these go to the program; everything else goes its own way.
-var PREFIXES = %s;
+// Sockets whose URL a rule matches go to the program; everything else goes its own way.
+// Rules are tried in order, [pattern, ours]; * stands for any run of characters.
+var RULES = %s;
+
+function matches(pattern, text) {
+  var parts = pattern.split("*"), first = parts.shift(), last = parts.pop();
+  if (last === undefined) return text === first;
+  var at = first.length, end = text.length - last.length;
+  if (at > end || text.substring(0, at) !== first || text.substring(end) !== last) return false;
+  for (var i = 0; i < parts.length; i++) {
+    var found = text.indexOf(parts[i], at);
+    if (found < 0 || found + parts[i].length > end) return false;
+    at = found + parts[i].length;
+  }
+  return true;
+}
 
 function FindProxyForURL(url, host) {
-  url = url.toLowerCase();
-  for (var i = 0; i < PREFIXES.length; i++) {
-    if (url.substring(0, PREFIXES[i].length) === PREFIXES[i]) return "PROXY %s";
+  if (url.substring(0, 5).toLowerCase() !== "ws://") return "DIRECT";
+  var slash = url.indexOf("/", 5), shown = slash >= 0 && slash < url.length - 1;
+  var origin = slash < 0 ? url : url.substring(0, slash);
+  for (var i = 0; i < RULES.length; i++) {
+    var pattern = RULES[i][0], ours = RULES[i][1];
+    // Some browsers do not show the path: then the host alone decides, and only for what is ours.
+    var start = pattern.split("/").slice(0, 3).join("/");
+    if (shown ? matches(pattern, url) : ours && (matches(start, origin) || matches(pattern, url))) {
+      return ours ? "PROXY %s" : "DIRECT";
+    }
   }
   return "DIRECT";
 }
 """
 
 
-def pac_text(beginnings: Iterable[str], proxy: str) -> str:
+def pac_text(rows: Iterable[tuple[str | None, Mode]], proxy: str) -> str:
     """Write the script.
 
     Args:
-        beginnings: of the URLs that rules could match, as `InterceptedURLs.beginnings` has them. Of these
-            only ws:// URLs are sent to the host.
+        rows: as `InterceptedURLs.texts("ws")` has them.
         proxy: `host:port`.
     """
-    prefixes = {beginning or "ws://" for beginning in beginnings}
-    sockets = sorted(prefix for prefix in prefixes if "ws://".startswith(prefix[:5]))
-    return SCRIPT % (json.dumps(sockets, indent=2), proxy)
+    rules = [["ws://*" if text is None else text, mode is not Mode.PASS] for text, mode in rows]
+    return SCRIPT % (json.dumps(rules, indent=2), proxy)

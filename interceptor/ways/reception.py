@@ -76,7 +76,9 @@ class Reception:
         except Exception as exc:  # A pattern may be a function of the program.
             log.get_logger(url=url).error("a pattern raised", exc_info=exc)
             raise HandshakeFailure(500, "the program failed") from exc
-        return None if rule is None or rule.mode is Mode.PASS else rule
+        if rule is None or rule.mode is Mode.PASS:
+            return None
+        return rule
 
     def begin(self, asked: Asked, rule: Rule, wire: Wire) -> Session:
         """Begin the session of a request that a rule matches; it may be over on return."""
