@@ -30,8 +30,11 @@ CONT, TEXT, BINARY, PONG = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PONG
 PIECE = 256 * 1024
 """Most bytes handed to the transport at once."""
 
+SLICE = 64 * 1024
+"""Most bytes handled before it is asked again whether the owner can take more."""
+
 UNPACKING = 16 * 1024
-"""Most compressed bytes handled before it is asked again whether the owner can take more."""
+"""The same where they are compressed: they may become a thousand times as many."""
 
 LOST = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
@@ -72,6 +75,9 @@ class Owner(Protocol):
 
     def message_received(self, data: str | bytes, fin: bool, datatype: Literal[1, 2]) -> None:
         """Take a message, or a piece of one."""
+
+    def connection_ending(self) -> None:
+        """Learn that nothing can be sent any more, while messages are still to come."""
 
     def connection_ended(self, end: End) -> None:
         """Learn how it ended; called once, after every message."""
@@ -117,8 +123,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._end: End | None = None
         self._closed = False
-        self._finishing = False
-        self._last_call = False
+        self._ending = False
         self._fault = ""
         # Writing
         self._out: deque[Bytes] = deque()
@@ -128,12 +133,14 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._waiters: set[asyncio.Future[None]] = set()
         # Reading
-        self._slice = UNPACKING if extensions else PIECE
+        self._slice = UNPACKING if extensions else SLICE
         self._backlog = bytearray()
         self._held = False
         self._reading = True
         self._heard = True
         self._eof_received = False
+        self._stream_ended = False
+        self._lost_transport = False
         self._pings: dict[bytes, asyncio.Future[None]] = {}
         transport.set_protocol(self)
         self._schedule_ping()
@@ -192,9 +199,11 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     async def drain(self) -> None:
-        """Wait until the transport takes data again, or the connection has ended."""
+        """Wait until the transport takes data again, or is gone."""
         # A transport that is closing takes nothing and is never blocked: there is its end to wait for.
-        while self._end is None and (self._blocked or self._transport.is_closing()):
+        while (
+            self._end is None and not self._lost_transport and (self._blocked or self._transport.is_closing())
+        ):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.add(waiter)
             try:
@@ -215,12 +224,15 @@ class Connection(asyncio.Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop or resume reading on the owner's behalf."""
-        if self._end is not None or self._last_call:
+        if self._end is not None:
             return
         self._held = held
         self._work_off()
+        if self._ending:
+            self._finish()
+            return
         self._choose_reading()
-        if not held and self._closed:
+        if not held and self._closed and self._end is None:
             # The peer's close may have waited to be read; its time starts now.
             self._start_timer(self._timeouts.close, self._give_up)
 
@@ -240,7 +252,7 @@ class Connection(asyncio.Protocol):
     def _work_off(self) -> None:
         """Handle what is kept, a slice at a time, while the owner takes it."""
         while self._backlog and not self._held and not self._corked and self._end is None:
-            piece = bytes(self._backlog[: self._slice])
+            piece = bytes(memoryview(self._backlog)[: self._slice])
             del self._backlog[: self._slice]
             self._handle(piece)
 
@@ -275,16 +287,20 @@ class Connection(asyncio.Protocol):
         """Take the loss of the transport, whatever the reason, and wake whoever waits."""
         if self._end is None and exc is not None:
             self._fault = self._fault or f"the connection was lost: {exc}"
-        self._end_of_stream()
+        self._lost_transport = True
         self._start_timer(None, self._give_up)
         self._out.clear()
         self._out_bytes = 0
+        self._wake()
+        self._end_of_stream()
         self._lost()
 
     def _end_of_stream(self) -> None:
-        self._make_last_call()
-        self._core.receive_eof()
-        self._finish()
+        self._stream_ended = True
+        if self._end is None:
+            self._finish()
+        else:
+            self._core.receive_eof()
 
     # asyncio's side: writing.
 
@@ -377,29 +393,34 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _make_last_call(self) -> None:
-        """Deliver what arrived before the end, also what the owner had no room for yet."""
-        self._last_call = True
-        self._held = False
-        self._work_off()
-
     def _finish_if_over(self) -> None:
-        if self._core.close_rcvd is not None or self._core.parser_exc is not None or self._fault:
+        if self._core.close_rcvd is not None or self._core.parser_exc is not None:
+            self._backlog.clear()  # Nothing counts after that.
+            self._finish()
+        elif self._fault:
             self._finish()
 
     def _finish(self) -> None:
-        """Report the end, once; the transport is given Timeouts.close to go."""
-        if self._end is not None or self._corked or self._finishing:
-            return  # Messages of this read are still to be given out; the end comes after them.
-        self._finishing = True
-        self._make_last_call()
+        """Report the end, once, after all that arrived before it.
+
+        What the owner has no room for yet waits here, packed as it came, and the end behind it.
+        """
+        if self._end is not None or self._corked:
+            return
+        self._ending = True
+        self._work_off()
+        if self._end is not None:
+            return
+        if self._backlog:
+            self._owner.connection_ending()
+            return
+        if self._stream_ended:
+            self._core.receive_eof()
         self._end = self._make_end()
-        self._start_timer(self._timeouts.close, self._give_up)
-        self._backlog.clear()
+        self._start_timer(None if self._lost_transport else self._timeouts.close, self._give_up)
         self._wake()
         if not self._reading and not self._transport.is_closing():
             # What still comes is thrown away, but the peer's end of stream must be seen.
-            self._held = False
             self._reading = True
             self._transport.resume_reading()
         self._owner.connection_ended(self._end)
@@ -426,7 +447,8 @@ class Connection(asyncio.Protocol):
         return f"{sent.reason if sent and sent.reason else exc}; closed with {code}"
 
     def _wake(self) -> None:
-        waiting = [*self._waiters, *(self._pings.values() if self._end is not None else ())]
+        over = self._end is not None or self._lost_transport
+        waiting = [*self._waiters, *(self._pings.values() if over else ())]
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)

@@ -52,7 +52,8 @@ class Dispatcher:
         self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._busy: set[Lane] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._excused: set[asyncio.Task[object]] = set()
+        self._excused: set[asyncio.Task[None]] = set()
+        self.hurried = False
         self._nudge: asyncio.Future[None] | None = None
         self.outbox = Outbox()
 
@@ -162,7 +163,7 @@ class Dispatcher:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def excuse(self, task: asyncio.Task[object] | None) -> None:
+    def excuse(self, task: asyncio.Task[None] | None) -> None:
         """Do not wait for a task in `drain`: it waits for `drain` itself."""
         if task is not None:
             self._excused.add(task)
@@ -170,31 +171,43 @@ class Dispatcher:
                 self._nudge.set_result(None)
 
     async def drain(self, deadline: float) -> None:
-        """Wait until all async callbacks and spawned tasks are through; after the deadline cancel them."""
-        for _ in range(MOST_ROUNDS):
-            lanes = [lane for lane in self._busy if lane.task not in self._excused]
-            tasks = [task for task in self._tasks if task not in self._excused]
-            if not lanes and not tasks:
-                return
-            if self.loop.time() < deadline:
-                await self._wait([*tasks, *(lane.task for lane in lanes if lane.task is not None)], deadline)
-                continue
-            for lane in lanes:
-                lane.skip("the host was stopped")
-            for task in tasks:
-                task.cancel("the host was stopped")
-            await asyncio.sleep(0)
-        log.get_logger().error("callbacks will not end and are left running", count=len(lanes) + len(tasks))
+        """Wait until all async callbacks and spawned tasks are through; after the deadline cancel them.
 
-    async def _wait(self, tasks: list[asyncio.Task[None]], deadline: float) -> None:
+        What is cancelled gets GRACE seconds in all to clean up.
+        """
+        while (tasks := self._waited_for()) and self.loop.time() < deadline:
+            await self._wait(tasks, deadline - self.loop.time())
+        self.hurried = True
+        for _ in range(TRIES):
+            if not (tasks := self._waited_for()):
+                return
+            self._cancel_all()
+            await asyncio.wait(tasks, timeout=GRACE / TRIES)
+        if tasks := self._waited_for():
+            log.get_logger().error("callbacks will not end and are left running", count=len(tasks))
+
+    def _waited_for(self) -> list[asyncio.Task[None]]:
+        lanes = [lane.task for lane in self._busy if lane.task is not None]
+        return [task for task in (*lanes, *self._tasks) if task not in self._excused]
+
+    def _cancel_all(self) -> None:
+        for lane in self._busy:
+            if lane.task not in self._excused:
+                lane.skip("the host was stopped")
+        for task in self._tasks - self._excused:
+            task.cancel("the host was stopped")
+
+    async def _wait(self, tasks: list[asyncio.Task[None]], timeout: float) -> None:
         self._nudge = self.loop.create_future()
-        timeout = deadline - self.loop.time()
         await asyncio.wait([self._nudge, *tasks], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         self._nudge.cancel()
 
 
-MOST_ROUNDS = 100_000
-"""Turns of the loop given to callbacks that were cancelled."""
+GRACE = 1.0
+"""Seconds in which cancelled callbacks may clean up."""
+
+TRIES = 3
+"""How often what will not end is cancelled."""
 
 
 class Lane:
@@ -367,6 +380,8 @@ class Lane:
         try:
             while True:
                 self._current = event
+                if self._dispatcher.hurried:
+                    self.skip("the host was stopped")
                 for callback in callbacks:
                     result = _first(result, await self._await(callback, event))
                 self._current = None

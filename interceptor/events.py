@@ -220,7 +220,7 @@ class WebSocketUpgrade(Event):
     event: Literal["WebSocketUpgrade"] = "WebSocketUpgrade"
     id: str = Field(pattern=ID_PATTERN)
     url: str
-    headers: str | bytes
+    headers: str | bytes = Field(repr=False)  # Cookies are in it, and a repr finds its way into logs.
     type: Literal["auto", "manual"]
     _extensions: str = PrivateAttr(default="")
 
@@ -530,12 +530,15 @@ def read_cookies(text: str) -> dict[str, str]:
 
 
 def _pairs(headers: Headers) -> list[tuple[str, str]]:
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    if not all(isinstance(part, str) for pair in pairs for part in pair) or any(
-        len(pair) != 2 for pair in pairs
+    try:
+        pairs = [tuple(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except TypeError:
+        pairs = [()]
+    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs) or (
+        not isinstance(headers, Mapping) and any(isinstance(pair, str) for pair in headers)
     ):
         raise UnsupportedType("headers are a mapping of names to values, or pairs of them, all str")
-    return pairs
+    return [(name, value) for name, value in pairs]
 
 
 def _head(status: str, fields: Sequence[tuple[str, str]]) -> str:

@@ -70,7 +70,8 @@ class Host:
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
         chunks: report each data frame as it arrives instead of whole messages.
-        proxy: be a proxy as well (CONNECT), for browsers that are told to use one.
+        proxy: be a proxy as well (CONNECT), for browsers that are told to use one; never with
+            `Security(allow_remote=True)`.
         limits: how much the host takes.
         timeouts: how long it waits.
         security: who may connect.
@@ -110,6 +111,8 @@ class Host:
         self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
         self._guard = Guard(security, self._rows.root)
         reception = Reception(self._sessions, self._guard)
+        # Behind a forwarder every client seems to be local, so a host for other machines is no proxy.
+        proxy = proxy and not security.allow_remote
         self._proxy = Proxy(self._sessions, self._guard, reception, self._track) if proxy else None
         door = Door(Direct(self._sessions, self._guard, reception), self._proxy)
         self._listener = Listener(door, limits, timeouts)
@@ -171,7 +174,8 @@ class Host:
         self._phase = Phase.STOPPED
 
     def _track(self, transport: asyncio.Transport) -> Callable[[], None]:
-        self._listener.made(transport)
+        if not self._listener.made(transport):
+            transport.abort()
         return lambda: self._listener.lost(transport)
 
     async def __aenter__(self) -> Self:
@@ -242,7 +246,7 @@ class Host:
             InvalidState: the host is not running, or was made with proxy=False.
         """
         if self._proxy is None:
-            raise InvalidState("this host is no proxy; it was made with proxy=False")
+            raise InvalidState("this host is no proxy; it was made with proxy=False, or with allow_remote")
         return f"http://{self._authority()}"
 
     def pac(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 __all__ = ["Relay"]
 
@@ -17,15 +18,18 @@ class Relay:
 
     Args:
         done: called once when both transports are gone.
+        patience: seconds that one end is given to take what is left once the other is gone.
 
     Attributes:
         near: the end towards the browser.
         far: the end towards the real server; hand it to `create_connection`.
     """
 
-    def __init__(self, done: Callable[[Relay], None]) -> None:
+    def __init__(self, done: Callable[[Relay], None], patience: float) -> None:
         self._done = done
+        self._patience = patience
         self._open = 0
+        self._timer: asyncio.TimerHandle | None = None
         self.near = Side(self)
         self.far = Side(self)
         self.near.other, self.far.other = self.far, self.near
@@ -57,6 +61,10 @@ class Relay:
             if side.transport is not None:
                 side.transport.abort()
 
+    def hurry(self, transport: asyncio.Transport) -> None:
+        """Drop a transport that is closing but whose peer takes nothing."""
+        self._timer = asyncio.get_running_loop().call_later(self._patience, transport.abort)
+
     def made(self) -> None:
         """One more of the two transports is there."""
         self._open += 1
@@ -65,6 +73,8 @@ class Relay:
         """One of the transports is gone."""
         self._open -= 1
         if not self._open:
+            if self._timer is not None:
+                self._timer.cancel()
             self._done(self)
 
 
@@ -87,11 +97,11 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; do not read it while there is nobody to hand bytes to."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not to be asked with isinstance: uvloop's transports do not descend from asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         self._relay.made()
         if self.other.transport is None:
-            transport.pause_reading()
+            self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes over."""
@@ -128,6 +138,7 @@ class Side(asyncio.Protocol):
         other = self._open_other()
         if other is not None and exc is None:
             other.close()
+            self._relay.hurry(other)
         elif other is not None:
             other.abort()
         self.lost()

@@ -157,6 +157,7 @@ class Session:
         self._inbox: Inbox | None = None
         self._unfinished: Literal[1, 2] | None = None
         self._given_up = False
+        self._wire_gone = False
         self._patience: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = home.dispatcher.loop.create_future()
 
@@ -302,7 +303,7 @@ class Session:
         """
         if self._given_up:
             raise UnknownSocket(self.id, "the program has closed this socket")
-        if self.state in (State.CONNECTING, State.CLOSING):
+        if self.state in (State.CONNECTING, State.CLOSING) and not self._wire_gone:
             raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
         if isinstance(self._lane.current, WebSocketClose):
             raise UnknownSocket(self.id, "the socket has ended")
@@ -480,6 +481,12 @@ class Session:
             self._lane.put(event)
         else:
             self._inbox.put(event)
+
+    def connection_ending(self) -> None:
+        """The wire takes nothing more, but messages are still to be reported; called by the connection."""
+        self._wire_gone = True
+        if self.state is State.OPEN:
+            self._move(State.CLOSING)
 
     def connection_ended(self, end: End) -> None:
         """Report the end; called by the connection."""

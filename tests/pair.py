@@ -37,6 +37,9 @@ class Owner:
         self.messages.append((data, fin, datatype))
         self.on_message(data)
 
+    def connection_ending(self) -> None:
+        """Nothing can be sent any more."""
+
     def connection_ended(self, end: End) -> None:
         self.ends.append(end)
 

@@ -145,7 +145,7 @@ def test_accept_adds_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"X-Way": 5}, {5: "a"}, [("X-Way",)], [("X-Way", "a", "b")], [("X-Way", b"a")]]
+    "wrong", [{"X-Way": 5}, {5: "a"}, [("X-Way",)], [("X-Way", "a", "b")], [("X-Way", b"a")], ["ab"], 5, [5]]
 )
 def test_further_fields_are_text(wrong: Any) -> None:
     for answer in (upgrade().accept, upgrade().deny):

@@ -121,6 +121,13 @@ def test_port_80_is_not_written() -> None:
     assert not lets_in(guard, "http://localhost:80")
 
 
+def test_the_own_port() -> None:
+    guard = made()
+    assert guard.is_port(4000)
+    assert not guard.is_port(4001)
+    assert not Guard(Security(), "myapp").is_port(4000)
+
+
 # Origins
 
 

@@ -201,6 +201,30 @@ class TestSend:
                 host.WebSocketSend(id, "x")
         assert not [line for line in lines if line["log_level"] == "error"]
 
+    async def test_in_the_callback_that_reports_its_upgrade(self) -> None:
+        """An automatic one is open by then; a manual one is, once it was answered."""
+        host = make_host()
+        refused: list[str] = []
+
+        @host.on("WebSocketUpgrade")
+        def greet(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
+            if event.type == "auto":
+                host.WebSocketSend(event.id, "welcome")
+                return None
+            with pytest.raises(UnknownSocket):
+                host.WebSocketSend(event.id, "too early")
+            refused.append(event.id)
+            host.answer(event.id, event.accept())
+            host.WebSocketSend(event.id, "welcome")
+            host.WebSocketClose(event.id, 3000)
+            return None
+
+        async with host, Peer.open(host) as auto, Peer.open(host, "/manual") as manual:
+            assert await auto.frame() == Frame(TEXT, b"welcome")
+            assert await manual.frame() == Frame(TEXT, b"welcome")
+            assert await manual.close_code() == 3000
+        assert len(refused) == 1
+
     async def test_in_the_callback_that_reports_its_end(self) -> None:
         host = make_host()
         refused: list[UnknownSocket] = []

@@ -375,7 +375,7 @@ async def test_a_remote_client_gets_no_tunnel() -> None:
         reader, writer = await asyncio.open_connection(address, host.address[1])
         peer = Peer(reader, writer)
         try:
-            assert (await tunnel(peer, "myapp.test:80")).status == 403
+            assert (await tunnel(peer, "myapp.test:80")).status == 501
         finally:
             writer.transport.abort()
 

@@ -62,21 +62,18 @@ class Direct:
         if target.startswith(SPELLED_OUT):
             url = _spelled_out(target.removeprefix(SPELLED_OUT))
             self._check_host(make_url("ws", host, "/"))
-            return Asked(request, url, token, needs_token=True)
+            return Asked(request, self._rooted(url), token, needs_token=True)
         url = make_url("ws", host, target) if target.startswith("/") else _absolute(target)
         return Asked(request, self._check_host(url), token or self._guard.holds_token(request))
 
     def _check_host(self, url: URL) -> URL:
-        """Let the root stand for the host's own address; refuse a name that leads here by mistake.
+        """Return the URL as rules know it; refuse a name that leads here by mistake.
 
         A page of another name may have had its name resolved to this machine (DNS rebinding).
         """
-        scheme, _, rest = url.partition("://")
-        authority, slash, path = rest.partition("/")
-        root = self._home.table.root
-        if self._guard.is_own(authority):
-            return URL(f"{scheme}://{root}{slash}{path}")
-        if authority == root or self._home.table.could_match(authority):
+        url = self._rooted(url)
+        authority = url.split("/")[2]
+        if authority == self._home.table.root or self._home.table.could_match(authority):
             return url
         log.get_logger(url=url).warning(
             "refused: no rule has this host, and it is not the host's own", status=421
@@ -84,6 +81,14 @@ class Direct:
         raise HandshakeFailure(
             421, "this host does not answer for the name in the Host field; no rule has it"
         )
+
+    def _rooted(self, url: URL) -> URL:
+        """Let the root stand for the host's own address."""
+        scheme, _, rest = url.partition("://")
+        authority, slash, path = rest.partition("/")
+        if self._guard.is_own(authority):
+            return URL(f"{scheme}://{self._home.table.root}{slash}{path}")
+        return url
 
 
 def with_target(request: Request, target: str) -> Request:

@@ -38,5 +38,5 @@ class Door:
         if request.method != "CONNECT":
             return self._direct.receive(request, wire)
         if self._proxy is None:
-            raise HandshakeFailure(501, "this port is no proxy (Host(proxy=False))")
+            raise HandshakeFailure(501, "this port is no proxy (proxy=False, or allow_remote)")
         return self._proxy.connect(request, wire)

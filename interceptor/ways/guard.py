@@ -39,6 +39,7 @@ class Guard:
         self._security = security
         self._root = root
         self._own: frozenset[str] = frozenset()
+        self._own_origins: frozenset[str] = frozenset()
         self._suffix = ""
         self._port = 0
         self._everywhere = False
@@ -46,12 +47,15 @@ class Guard:
 
     def bind(self, hosts: Sequence[str], port: int) -> None:
         """Learn the host's own address; IPv6 addresses without brackets."""
-        names = {"127.0.0.1", "localhost", "[::1]", self._root}
-        names |= {f"[{host}]" if ":" in host else host for host in hosts}
+        bound = {f"[{host}]" if ":" in host else host for host in hosts}
+        names = {"127.0.0.1", "localhost", "[::1]", self._root, *bound}
         self._suffix = "" if port == 80 else f":{port}"
         self._own = frozenset(f"{name}{self._suffix}" for name in names)
         self._port = port
         self._everywhere = any(ipaddress.ip_address(host).is_unspecified for host in hosts)
+        # A page at an address that the host is not bound to is another program's, with the same port.
+        pages = names if self._everywhere else {"localhost", self._root, *bound}
+        self._own_origins = frozenset(f"{name}{self._suffix}" for name in pages)
 
     def is_own(self, authority: str) -> bool:
         """Whether `host[:port]` is the host's own address."""
@@ -117,7 +121,7 @@ class Guard:
         if origin in listed or "*" in listed:
             return True
         scheme, _, authority = origin.partition("://")
-        if scheme == "http" and (authority == self._root or self.is_own(authority)):
+        if scheme == "http" and (authority == self._root or authority in self._own_origins):
             return True
         return trusted and origin == _origin_of(url)
 

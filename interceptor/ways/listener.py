@@ -153,7 +153,10 @@ class Incoming(asyncio.Protocol):
         """Start to wait for a request head."""
         self._transport = cast(asyncio.Transport, transport)
         if not self._listener.made(self._transport):
-            self._refuse(HandshakeFailure(503, "this host has too many connections; try again later"))
+            # No lingering: whoever is one too many must not stay.
+            self._finished = True
+            self._transport.write(refusal(503, "this host has too many connections; try again later"))
+            self._transport.close()
             return
         self._start_timer()
 

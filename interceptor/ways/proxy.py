@@ -84,7 +84,7 @@ class Proxy:
             answer: sent to the browser once the server is reached.
             first: sent to the server then.
         """
-        relay = Relay(self._relays.discard)
+        relay = Relay(self._relays.discard, self._home.settings.timeouts.close)
         self._relays.add(relay)
         return Dial(self, relay, (host, port), wire, answer, first)
 
@@ -114,7 +114,8 @@ class Proxy:
             if self._guard.is_port(port) and (address.is_loopback or address.is_unspecified):
                 raise loop_found()
         name = "127.0.0.1" if host.lower().rstrip(".").endswith(".localhost") else host.strip("[]")
-        transport, _ = await loop.create_connection(lambda: relay.far, name, port)
+        async with asyncio.timeout(self._home.settings.timeouts.answer):
+            transport, _ = await loop.create_connection(lambda: relay.far, name, port)
         relay.far.lost = self._track(transport)
         here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         if self._guard.is_port(port) and (
@@ -128,11 +129,12 @@ class Proxy:
         self._relays.discard(relay)
         relay.close()
 
-    def spawn(self, dial: Dial) -> None:
+    def spawn(self, dial: Dial) -> asyncio.Task[None]:
         """Run a dial."""
         task = self._home.dispatcher.spawn(dial.run())
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
+        return task
 
     def close(self) -> None:
         """Drop all tunnels, and those that are being made."""
@@ -175,7 +177,7 @@ class Inside:
         session = self._proxy.open_url(asked, wire)
         if session is not None:
             return session
-        return self._proxy.dial(self._host, self._port, wire, first=request.head)
+        return self._proxy.dial(self._host, self._port, wire, first=asked.request.head)
 
 
 class Dial:
@@ -200,13 +202,15 @@ class Dial:
         self._answer = answer
         self._first = first
         self._gone = False
-        proxy.spawn(self)
+        self._task = proxy.spawn(self)
 
     async def run(self) -> None:
         """Reach the server, then step aside."""
         try:
             await self._proxy.reach(self._relay, *self._target)
-        except OSError as exc:
+        except TimeoutError:
+            self._fail(HandshakeFailure(504, f"{_show(self._target)} did not answer in time"))
+        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is empty or over 63 characters.
             self._fail(HandshakeFailure(502, f"{_show(self._target)} cannot be reached: {_why(exc)}"))
         except HandshakeFailure as failure:
             self._fail(failure)
@@ -214,7 +218,9 @@ class Dial:
             self._fail(HandshakeFailure(503, "this host is stopping"))
             raise
         else:
-            if not self._gone:
+            if self._gone:
+                self._proxy.forget(self._relay)
+            else:
                 self._join()
 
     def client_gone(self) -> None:
@@ -222,6 +228,7 @@ class Dial:
         self._gone = True
         self._wire.finish(b"")
         self._proxy.forget(self._relay)
+        self._task.cancel()
 
     def _join(self) -> None:
         self._relay.send(self._first)
@@ -266,7 +273,7 @@ def _show(target: tuple[str, int]) -> str:
     return f"{target[0][:100]}:{target[1]}"
 
 
-def _why(exc: OSError) -> str:
-    if isinstance(exc, socket.gaierror):
+def _why(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, socket.gaierror | UnicodeError):
         return "the name does not resolve"
     return exc.strerror or type(exc).__name__
