@@ -55,6 +55,7 @@ from .handshake import (
 from .inbox import Inbox
 from .patterns import URL, Mode, Rule
 from .payload import Data, check_close, to_payload
+from .stream import Then
 
 __all__ = ["Home", "Session", "State", "Wire", "new_id"]
 
@@ -100,6 +101,12 @@ class Home(Protocol):
 
     def session_over(self, session: Session) -> None:
         """Learn that nothing more comes of a session."""
+
+    def failure_begun(self) -> None:
+        """Learn of a failed upgrade that the program is not told of yet."""
+
+    def failure_told(self) -> None:
+        """Learn that the program was told of a failed upgrade."""
 
 
 class Wire(Protocol):
@@ -149,7 +156,7 @@ class Session:
         self.close_reason = ""
         self._home = home
         self._rule = rule
-        self._request = request
+        self._head = request.head
         self._wire = wire
         self._offer: Offer | None = None
         self._connection: Connection | None = None
@@ -465,7 +472,7 @@ class Session:
             object=self._home.object,
             id=self.id,
             url=self.url,
-            headers=self._request.head.decode("latin-1"),
+            headers=self._head.decode("latin-1"),
             type="auto" if self.mode is Mode.AUTO else "manual",
         )
         if self.mode is Mode.MANUAL and self._offer is not None:
@@ -516,10 +523,15 @@ class Session:
         if not logged:
             self.logger.warning("handshake failed", why=text, status=status)
         self._lane.skip(text)
-        self._put_error(text)
+        # It waits with nothing but its lane: there may be many, from anybody.
+        self._head = b""
+        self._offer = None
+        self._home.failure_begun()
+        self._put_error(text, lambda _: self._home.failure_told())
 
-    def _put_error(self, text: str) -> None:
-        self._lane.put(WebSocketError(object=self._home.object, id=self.id, text=text, url=self.url))
+    def _put_error(self, text: str, then: Then | None = None) -> None:
+        event = WebSocketError(object=self._home.object, id=self.id, text=text, url=self.url)
+        self._lane.put(event, then)
 
     # Inside.
 

@@ -38,6 +38,7 @@ class Sessions:
         self.pending: dict[str, Session] = {}
         self._open: dict[str, Session] = {}
         self.open: Mapping[str, Session] = MappingProxyType(self._open)
+        self._untold = 0
         self._ending = False
 
     def find(self, id: str) -> Session:
@@ -66,6 +67,23 @@ class Sessions:
             raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
         if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
             raise HandshakeFailure(503, f"{limits.pending} upgrades wait for an answer (Limits.pending)")
+
+    def check_untold(self) -> None:
+        """Check that there is room for one more failure that the program is not told of yet.
+
+        Raises:
+            HandshakeFailure: 503.
+        """
+        if self._untold >= self.settings.limits.pending:
+            raise HandshakeFailure(503, f"{self._untold} failed upgrades are not told yet (Limits.pending)")
+
+    def failure_begun(self) -> None:
+        """An upgrade failed; the program is to be told."""
+        self._untold += 1
+
+    def failure_told(self) -> None:
+        """The program was told of a failed upgrade."""
+        self._untold -= 1
 
     def session_begun(self, session: Session) -> None:
         """A session waits for the program's answer."""

@@ -65,7 +65,6 @@ def secure(*origins: str, allow_no_origin: bool = False) -> Security:
 ALLOWED = [
     ("own address", "{own}", "http://{own}", ()),
     ("own address by name", "{own}", "http://localhost:{port}", ()),
-    ("own address by IPv6", "localhost:{port}", "http://[::1]:{port}", ()),
     ("the root", "{own}", "http://myapp", ()),
     ("the root with the port", "myapp", "http://myapp:{port}", ()),
     ("own address, for another name", "gate", "http://{own}", ()),

@@ -106,8 +106,10 @@ def test_listening_on_all_addresses_each_literal_one_is_own(everywhere: tuple[st
     assert all(guard.is_own(authority) for authority in [*OWN, "192.168.0.7:4000", "[fe80::1]:4000"])
     for other in ("192.168.0.7", "192.168.0.7:4001", "evil.test:4000", "192.168.0.7.evil.test:4000", ":4000"):
         assert not guard.is_own(other)
-    assert lets_in(guard, "http://192.168.0.7:4000")
-    assert not lets_in(guard, "http://evil.test:4000")
+    # A literal address in Host led here; one in Origin may be anybody's.
+    for origin in ("http://192.168.0.7:4000", "http://203.0.113.66:4000", "http://evil.test:4000"):
+        assert not lets_in(guard, origin)
+    assert lets_in(guard, "http://127.0.0.1:4000")
     at_80 = made(hosts=everywhere, port=80)
     assert at_80.is_own("192.168.0.7")
     assert not at_80.is_own("evil.test")
@@ -131,7 +133,14 @@ def test_the_own_port() -> None:
 # Origins
 
 
-@pytest.mark.parametrize("authority", [*OWN, "myapp"])
+def test_a_page_at_an_address_that_is_not_bound_is_anothers() -> None:
+    """Another program may serve the same port of the other loopback address."""
+    assert not lets_in(made(), "http://[::1]:4000")
+    assert lets_in(made(hosts=("::1",)), "http://[::1]:4000")
+    assert not lets_in(made(hosts=("::1",)), "http://127.0.0.1:4000")
+
+
+@pytest.mark.parametrize("authority", ["127.0.0.1:4000", "localhost:4000", "myapp:4000", "myapp"])
 def test_own_pages_are_let_in(authority: str) -> None:
     assert lets_in(made(), f"http://{authority}")
     assert lets_in(made(), f"HTTP://{authority.upper()}")

@@ -27,6 +27,8 @@ from .peer import PATIENCE, TEXT, Answer, Frame, Peer, Recorder, frame, request
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROWS = [("ws://myapp.test/*", 1)]
 
+pytestmark = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
+
 
 @asynccontextmanager
 async def server(handler: Handler) -> AsyncIterator[int]:
@@ -247,6 +249,17 @@ class TestPassedOn:
             await tunnel(peer, f"127.0.0.1:{port}")
             assert len(await peer.rest()) == size
 
+    async def test_a_client_that_leaves_at_once_leaves_nothing(self) -> None:
+        async with server(echo) as port, Host(ROWS) as host:
+            for _ in range(20):
+                async with Peer.connect(host) as peer:
+                    await peer.send(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    peer.reset()
+            async with asyncio.timeout(PATIENCE):
+                while host._listener.transports:
+                    await asyncio.sleep(0.01)
+            assert not host._proxy._relays  # type: ignore[union-attr]
+
     async def test_a_reset_is_passed_on(self) -> None:
         gone = asyncio.Event()
 
@@ -313,6 +326,11 @@ class TestRefused:
         async with Host(ROWS) as host, Peer.connect(host) as peer:
             answer = await tunnel(peer, "no-such-name.invalid:80")
             assert (answer.status, b"does not resolve" in answer.body) == (502, True)
+
+    @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".test", "-"])
+    async def test_a_name_that_is_none(self, name: str) -> None:
+        async with Host(ROWS) as host, Peer.connect(host) as peer:
+            assert (await tunnel(peer, f"{name}:80")).status == 502
 
     async def test_a_server_that_is_not_there(self) -> None:
         async with server(echo) as port:

@@ -15,7 +15,7 @@ from interceptor.exceptions import HandshakeFailure, UnknownSocket
 from interceptor.patterns import InterceptedURLs
 from interceptor.sessions import Sessions
 
-from .peer import Peer, Recorder, close_frame
+from .peer import Peer, Recorder, close_frame, request
 from .programs import ask, make_host, opened
 from .wire import quiet_loop as quiet_loop
 
@@ -130,3 +130,25 @@ async def test_end_all_knows_every_state() -> None:
             assert sessions.find(plain_id).state is State.CLOSED
             gate.set()
     assert not host.sockets
+
+
+async def test_failures_that_nobody_hears_are_bounded() -> None:
+    """A page that is refused again and again, before a program that is slow to hear of it."""
+    go = asyncio.Event()
+    host = Host(limits=Limits(pending=5))
+    told: list[WebSocketError] = []
+
+    @host.on("WebSocketError")
+    async def slow(event: WebSocketError) -> None:
+        await go.wait()
+        told.append(event)
+
+    async with host:
+        statuses = []
+        for _ in range(8):
+            async with Peer.connect(host) as peer:
+                head = request("/", Peer.authority(host), origin="http://evil.test")
+                statuses.append((await peer.ask(head)).status)
+        assert statuses == [403] * 5 + [503] * 3
+        go.set()
+    assert len(told) == 5

@@ -29,6 +29,13 @@ class Home(session.Home, Protocol):
             HandshakeFailure: 503.
         """
 
+    def check_untold(self) -> None:
+        """Check that there is room for one more failure that the program is not told of yet.
+
+        Raises:
+            HandshakeFailure: 503.
+        """
+
     def session_begun(self, session: Session) -> None:
         """Learn of a session whose program is asked for an answer."""
 
@@ -81,7 +88,12 @@ class Reception:
         return rule
 
     def begin(self, asked: Asked, rule: Rule, wire: Wire) -> Session:
-        """Begin the session of a request that a rule matches; it may be over on return."""
+        """Begin the session of a request that a rule matches; it may be over on return.
+
+        Raises:
+            HandshakeFailure: 503, with no word to the program, which is behind with hearing of failures.
+        """
+        self._home.check_untold()
         begun = Session(self._home, rule, asked.url, asked.request, wire)
         try:
             offer = self._check(asked)
