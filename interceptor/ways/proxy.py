@@ -215,7 +215,8 @@ class Dial:
         except HandshakeFailure as failure:
             self._fail(failure)
         except asyncio.CancelledError:
-            self._fail(HandshakeFailure(503, "this host is stopping"))
+            if not self._gone:
+                self._fail(HandshakeFailure(503, "this host is stopping"))
             raise
         else:
             if self._gone:
