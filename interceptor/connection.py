@@ -135,6 +135,7 @@ class Connection(asyncio.Protocol):
         # Reading
         self._slice = UNPACKING if extensions else SLICE
         self._backlog = bytearray()
+        self._slicing = False
         self._held = False
         self._reading = True
         self._heard = True
@@ -243,11 +244,25 @@ class Connection(asyncio.Protocol):
         self._heard = True
         if self._end is not None:
             return
-        if not self._backlog and len(data) <= self._slice:
-            self._handle(data)
-        else:
+        if self._backlog:
             self._backlog += data
             self._work_off()
+        elif len(data) <= self._slice:
+            self._handle(data)
+        else:
+            self._handle_slices(memoryview(data))
+
+    def _handle_slices(self, data: memoryview) -> None:
+        """Handle a large read a slice at a time; keep the rest once the owner takes no more."""
+        self._slicing = True
+        for start in range(0, len(data), self._slice):
+            if self._held:
+                self._backlog += data[start:]
+                break
+            self._handle(data[start : start + self._slice])
+        self._slicing = False
+        if self._core.state is not OPEN or self._fault:
+            self._finish_if_over()
 
     def _work_off(self) -> None:
         """Handle what is kept, a slice at a time, while the owner takes it."""
@@ -256,9 +271,9 @@ class Connection(asyncio.Protocol):
             del self._backlog[: self._slice]
             self._handle(piece)
 
-    def _handle(self, data: bytes) -> None:
+    def _handle(self, data: bytes | memoryview) -> None:
         core = self._core
-        core.receive_data(data)
+        core.receive_data(data)  # type: ignore[arg-type]  # it appends to a bytearray, which takes any bytes
         take, received = self._messages.take, self._owner.message_received
         self._corked = True
         try:
@@ -405,8 +420,8 @@ class Connection(asyncio.Protocol):
 
         What the owner has no room for yet waits here, packed as it came, and the end behind it.
         """
-        if self._end is not None or self._corked:
-            return
+        if self._end is not None or self._corked or self._slicing:
+            return  # More of what arrived is on its way to the owner.
         self._ending = True
         self._work_off()
         if self._end is not None:

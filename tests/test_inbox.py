@@ -31,22 +31,34 @@ async def test_messages_wait_in_order() -> None:
 async def test_who_waits_is_woken_by_a_message() -> None:
     bench = Bench()
     inbox = Inbox(bench.lane)
-    waiting = asyncio.create_task(take(inbox))
+    waiting = asyncio.create_task(inbox.take())
     await asyncio.sleep(0)
-    inbox.put(receive("a"))
-    assert await waiting == "a"
+    event = receive("a")
+    inbox.put(event)
+    assert await waiting is event
 
 
 async def test_several_that_wait_get_one_each() -> None:
     bench = Bench()
     inbox = Inbox(bench.lane)
-    waiting = [asyncio.create_task(take(inbox)) for _ in range(4)]
+    waiting = [asyncio.create_task(inbox.take()) for _ in range(4)]
     await asyncio.sleep(0)
     for item in ("a", "b", "c"):
         inbox.put(receive(item))
     await until(lambda: sum(task.done() for task in waiting) == 3)
     inbox.end()
-    assert sorted(await asyncio.gather(*waiting), key=str) == [None, "a", "b", "c"]
+    got = await asyncio.gather(*waiting)
+    assert [event and data_of(event) for event in got] == ["a", "b", "c", None]
+
+
+async def test_the_end_wakes_all() -> None:
+    bench = Bench()
+    inbox = Inbox(bench.lane)
+    waiting = [asyncio.create_task(inbox.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    inbox.end()
+    async with asyncio.timeout(PATIENCE):
+        assert await asyncio.gather(*waiting) == [None] * 3
 
 
 async def test_one_that_is_cancelled_loses_nothing() -> None:
@@ -137,6 +149,8 @@ async def test_close_keeps_nothing_new_and_counts_no_more() -> None:
     assert [await take(inbox) for _ in range(6)] == ["0", "1", "2", "3", "4", None]
     bench.lane.keep(receive("x" * EVENT_COST))
     assert bench.holds == [True, False]
+    bench.lane.keep(receive("x" * EVENT_COST))
+    assert bench.holds == [True, False, True], "something was counted off twice"
 
 
 async def test_clear_drops_all_and_wakes_who_waits() -> None:
@@ -148,7 +162,7 @@ async def test_clear_drops_all_and_wakes_who_waits() -> None:
     assert bench.holds == [True, False]
     assert await take(inbox) is None
     other = Inbox(bench.another())
-    waiting = asyncio.create_task(take(other))
+    waiting = asyncio.create_task(other.take())
     await asyncio.sleep(0)
     other.clear()
     assert await waiting is None
