@@ -22,7 +22,7 @@ from interceptor import (
     WebSocketUpgrade,
 )
 
-from .peer import PATIENCE, TEXT, Answer, Frame, Peer, Recorder, frame, request
+from .peer import PATIENCE, TEXT, Answer, Frame, Peer, Recorder, frame, request, until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROWS = [("ws://myapp.test/*", 1)]
@@ -255,9 +255,7 @@ class TestPassedOn:
                 async with Peer.connect(host) as peer:
                     await peer.send(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                     peer.reset()
-            async with asyncio.timeout(PATIENCE):
-                while host._listener.transports:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not host._listener.transports)
             assert not host._proxy._relays  # type: ignore[union-attr]
 
     async def test_a_reset_is_passed_on(self) -> None:
