@@ -255,12 +255,14 @@ class Connection(asyncio.Protocol):
     def _handle_slices(self, data: memoryview) -> None:
         """Handle a large read a slice at a time; keep the rest once the owner takes no more."""
         self._slicing = True
-        for start in range(0, len(data), self._slice):
-            if self._held:
-                self._backlog += data[start:]
-                break
-            self._handle(data[start : start + self._slice])
-        self._slicing = False
+        try:
+            for start in range(0, len(data), self._slice):
+                if self._held:
+                    self._backlog += data[start:]
+                    break
+                self._handle(data[start : start + self._slice])
+        finally:
+            self._slicing = False
         if self._core.state is not OPEN or self._fault:
             self._finish_if_over()
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from . import log
 from .events import EVENTS, Event, WebSocketReceive, event_class
@@ -380,8 +381,6 @@ class Lane:
         try:
             while True:
                 self._current = event
-                if self._dispatcher.hurried:
-                    self.skip("the host was stopped")
                 for callback in callbacks:
                     result = _first(result, await self._await(callback, event))
                 self._current = None
@@ -412,6 +411,8 @@ class Lane:
     async def _await(self, callback: Callback, event: Event) -> object:
         if not callback.is_async:
             return self._call(callback.handler, event)
+        if self._dispatcher.hurried:
+            return self._step(callback.handler, event)
         try:
             return await callback.handler(event)  # type: ignore[misc]  # it is async, so this is awaitable
         except asyncio.CancelledError as exc:
@@ -426,6 +427,19 @@ class Lane:
             return exc
         finally:
             self._forget_skips()
+
+    def _step(self, handler: Handler, event: Event) -> object:
+        """Run an async callback as far as it goes without waiting: the host was stopped, its time is over."""
+        coroutine = cast(Coroutine[object, object, object], handler(event))
+        try:
+            coroutine.send(None)
+            coroutine.close()
+        except StopIteration as done:
+            return done.value
+        except (Exception, asyncio.CancelledError) as exc:
+            self._report(exc, handler, event)
+            return exc
+        return None
 
     def _forget_skips(self) -> None:
         # Also where the callback swallowed them: the next one is not to blame.

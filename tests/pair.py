@@ -30,6 +30,7 @@ class Owner:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.ends: list[End] = []
+        self.endings = 0
         self.on_message: Callable[[str | bytes], None] = lambda data: None
 
     def message_received(self, data: str | bytes, fin: bool, datatype: Literal[1, 2]) -> None:
@@ -38,7 +39,8 @@ class Owner:
         self.on_message(data)
 
     def connection_ending(self) -> None:
-        """Nothing can be sent any more."""
+        assert not self.ends, "the end comes after this"
+        self.endings += 1
 
     def connection_ended(self, end: End) -> None:
         self.ends.append(end)

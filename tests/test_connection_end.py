@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from interceptor.config import Limits, Timeouts
-from interceptor.connection import Connection, End, Linger
+from interceptor.connection import UNPACKING, Connection, End, Linger
 
 from .pair import MIB, NEVER, Clock, Far, Owner, Pair, connected, deflate, two_ends
 from .peer import BINARY, CLOSE, CONT, MASK, PATIENCE, PING, PONG, TEXT, Frame, frame, until
@@ -148,6 +148,46 @@ class Ends:
             assert await far.close_code() == 3000
             assert await far.rest() == b""
             await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    @pytest.mark.parametrize("how", ["transport closed", "write failed", "aborted"])
+    async def test_the_end_waits_behind_what_the_owner_has_no_room_for(self, how: str) -> None:
+        texts = [f"{index:0500}" for index in range(200)]
+        async with self.pair(extensions=deflate()) as (connection, far, owner, wire, lost):
+            owner.on_message = lambda data: connection.hold(True)
+            await far.send(*(far.frame(TEXT, text) for text in texts))
+            await until(lambda: owner.data)
+            if how == "transport closed":
+                wire.close()
+            elif how == "write failed":
+                far.writer.transport.abort()
+                while not lost.is_set():
+                    connection.send(b"x", 2)
+                    await asyncio.sleep(0)
+            else:
+                connection.abort("enough")
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            assert (len(owner.data) < 200, owner.ends, connection.end) == (True, [], None)
+            assert owner.endings > 0
+            connection.send(b"too late", 2)
+            assert connection.buffered_amount == 0
+            await asyncio.wait_for(connection.drain(), PATIENCE)
+            while not owner.ends:
+                connection.hold(False)
+            assert owner.data == texts
+            assert (owner.ends[0].code, owner.ends[0].was_clean) == (1006, False)
+
+    async def test_what_ends_the_program_does_not_hide_the_end(self) -> None:
+        async with self.pair(extensions=deflate()) as (connection, far, owner, _, _):
+
+            def leave(data: str | bytes) -> None:
+                raise KeyboardInterrupt
+
+            owner.on_message = leave
+            with pytest.raises(KeyboardInterrupt):
+                connection.data_received(far.frame(TEXT, "x") * UNPACKING)
+            owner.on_message = lambda data: None
+            connection.abort("enough")
+            assert len(owner.ends) == 1
 
     async def test_the_end_of_the_stream_is_seen_though_reading_was_held(self) -> None:
         async with self.pair() as (connection, far, owner, wire, lost):

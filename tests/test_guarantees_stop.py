@@ -186,6 +186,30 @@ async def test_8_handlers_that_never_end_are_cancelled(kind: str, stubborn: bool
     assert seen.names() == [UPGRADE, *[RECEIVE] * 3, ERROR, CLOSED]
 
 
+@pytest.mark.usefixtures("lines")
+async def test_8_many_messages_behind_one_that_never_ends() -> None:
+    host = make_host(timeouts=Timeouts(close=0.1))
+    seen = Recorder(host)
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    @host.on(RECEIVE)
+    async def never_end(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @host.on(CLOSED)
+    def tell(event: Event) -> None:
+        told.set()
+
+    await host.start()
+    async with opened(host, seen) as (peer, _):
+        await peer.send(frame(TEXT) * 10_000)
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        async with nothing_left(host):
+            await host.stop()
+    assert told.is_set()
+
+
 @pytest.mark.parametrize("place", ["plain", "async", "upgrade", "manual", "error", "close", "route"])
 @pytest.mark.usefixtures("lines")
 async def test_8_stop_from_inside(place: str) -> None:
