@@ -4,8 +4,7 @@
          └───────────────────────────────►┘
 
 Events go up through the socket's lane, in order; what the program sends goes down to the connection.
-A session ends in exactly one of three ways: opened (and later one 843), denied by the program, or failed (one
-844).
+A session is exactly one of: opened (and later one 843), denied by the program, failed (one 844).
 """
 
 from __future__ import annotations
@@ -117,10 +116,6 @@ class Wire(Protocol):
 
     def finish(self, answer: bytes) -> None:
         """Send a last answer, or none, and close."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the client is on this machine."""
 
 
 def new_id() -> str:
@@ -319,10 +314,6 @@ class Session:
         """Start the closing handshake if the socket is open; on the loop's thread."""
         if self.state is State.OPEN:
             self._move(State.CLOSING)
-        self.close_wire(code, reason)
-
-    def close_wire(self, code: int, reason: str) -> None:
-        """Send the close frame; on the loop's thread."""
         if self._connection is not None:
             self._connection.close(code, reason)
 
@@ -513,11 +504,8 @@ class Session:
             was_clean=end.was_clean,
             initiator=end.initiator,
         )
-        self._lane.put(event, self._closed_reported)
+        self._lane.put(event, lambda _: self._home.session_over(self))
         self.logger.info("closed", code=end.code, initiator=end.initiator)
-
-    def _closed_reported(self, result: object) -> None:
-        self._home.session_over(self)
 
     def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
         if not logged:

@@ -52,6 +52,10 @@ class Receiver(Protocol):
 class Tunnel(Wire, Protocol):
     """A wire that can be read on after its first answer."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the client is on this machine."""
+
     def look_inside(self, answer: bytes, receiver: Receiver) -> None:
         """Send the answer, and read what comes after it as a connection of its own."""
 
