@@ -279,7 +279,7 @@ class Host:
         return browsers.firefox_prefs(self._here(via), via)
 
     def playwright_proxy(self) -> browsers.PlaywrightProxy:
-        """Return the `proxy` of Playwright's `launch` and `new_context`; all comes to the host, loopback too."""
+        """Return the `proxy` of Playwright's `launch` and `new_context`; all comes here, loopback too."""
         return browsers.playwright_proxy(self._here("proxy"))
 
     def webdriver_capabilities(

@@ -55,6 +55,9 @@ BLANKS = re.compile(r'(?:[^\s"]|"[^"]*")+')
 """One flag among those that Qt reads: blanks part them, and quotes keep what is between them together."""
 
 
+PORT = re.compile(r":\d+$")
+
+
 class PlaywrightProxy(TypedDict, total=False):
     """What Playwright takes as `proxy=`; of it only `server` is set."""
 
@@ -70,7 +73,7 @@ class Here:
 
     Attributes:
         address: `host:port`.
-        names: the host names that rules spell out, for `resolver`.
+        names: the `host:port` that rules spell out, for `resolver`.
         pac: the text of the proxy auto-configuration, for `pac`.
         pin: base64 of the SHA-256 of the public key (SPKI) of the host's CA; empty where it has none.
     """
@@ -93,11 +96,13 @@ class Here:
 
 
 def spelled_out(table: InterceptedURLs) -> tuple[str, ...]:
-    """Return the host names that rows for WebSockets spell out, sorted."""
-    rows = [*table.texts("ws"), *table.texts("wss")]
-    ours = [text for text, mode in rows if text is not None and mode is not Mode.PASS]
-    authorities = {text.split("/")[2] for text in ours if text.count("/") >= 3}
-    return tuple(sorted({re.sub(r":\d+$", "", name) for name in authorities if "*" not in name}))
+    """Return the `host:port` that rows for WebSockets spell out, sorted."""
+    found: set[str] = set()
+    for scheme, port in (("ws", 80), ("wss", 443)):
+        ours = (text for text, mode in table.texts(scheme) if text is not None and mode is not Mode.PASS)
+        names = {text.split("/")[2] for text in ours if text.count("/") >= 3}
+        found |= {name if PORT.search(name) else f"{name}:{port}" for name in names if "*" not in name}
+    return tuple(sorted(found))
 
 
 def chromium_args(here: Here, via: str) -> list[str]:
