@@ -9,7 +9,7 @@ def echo(event):
     host.WebSocketSend(event.id, event.data)
 """
 
-from .config import Limits, Security, Timeouts
+from .config import Limits, Security, Timeouts, Tls
 from .events import (
     AnyEvent,
     Event,
@@ -57,6 +57,7 @@ __all__ = [
     "SocketClosed",
     "State",
     "Timeouts",
+    "Tls",
     "UnknownEvent",
     "UnknownSocket",
     "UnsupportedType",

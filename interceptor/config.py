@@ -1,7 +1,8 @@
-"""What a Host can be told, as frozen values by purpose: Limits, Timeouts, Security."""
+"""What a Host can be told, as frozen values by purpose: Limits, Timeouts, Security, Tls."""
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 
 from .exceptions import InvalidArgument, UnsupportedType
 
-__all__ = ["Limits", "Security", "Settings", "Timeouts"]
+__all__ = ["Limits", "Security", "Settings", "Timeouts", "Tls"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -117,6 +118,30 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """How the host ends TLS (wss://), and whom it believes beyond.
+
+    Attributes:
+        ca: file of the host's own certificate authority (its key and its certificate in PEM, readable for its
+            owner alone); made if it is not there. None: a new authority for each run, in memory only.
+        trust: file with certificates in PEM of authorities that are believed for real servers besides those
+            of the system.
+
+    Raises:
+        UnsupportedType: a value is no path.
+    """
+
+    _: KW_ONLY
+    ca: str | os.PathLike[str] | None = None
+    trust: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in _items(self):
+            if not isinstance(value, str | os.PathLike | None):
+                raise UnsupportedType(f"Tls.{name} is {value!r}; the path of a file is needed")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that a host was told, for the parts of it."""
 
@@ -128,7 +153,7 @@ class Settings:
     security: Security
 
 
-def _items(config: Limits | Timeouts) -> Iterable[tuple[str, object]]:
+def _items(config: Limits | Timeouts | Tls) -> Iterable[tuple[str, object]]:
     return ((f.name, getattr(config, f.name)) for f in fields(config))
 
 

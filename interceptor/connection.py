@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
         """Take the end of the stream; keep the transport only while something is still to be sent."""
         self._eof_received = True
         self._end_of_stream()
-        return bool(self._out)
+        return bool(self._out) and self._transport.can_write_eof()  # TLS has no half-closed state here.
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the loss of the transport, whatever the reason, and wake whoever waits."""

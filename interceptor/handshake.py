@@ -40,6 +40,7 @@ __all__ = [
     "accept",
     "check_request",
     "choose_extensions",
+    "final_answer",
     "read_answer",
     "read_offer",
     "read_request",
@@ -330,9 +331,13 @@ def accept(offer: Offer, agreed: Accepted) -> bytes:
 
 def refusal(status: int, reason: str, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Write a final answer with `reason` as its body, after which the connection is closed."""
-    body = f"{reason}\n".encode()
+    return final_answer(status, "text/plain; charset=utf-8", f"{reason}\n".encode(), headers)
+
+
+def final_answer(status: int, mime: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Write a final answer with a body, after which the connection is closed."""
     fields = [
-        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Type", mime),
         ("Content-Length", str(len(body))),
         ("X-Content-Type-Options", "nosniff"),
         *headers,

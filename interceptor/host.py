@@ -7,12 +7,12 @@ import contextlib
 import enum
 import ipaddress
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 from . import log
-from .config import Limits, Security, Settings, Timeouts
+from .config import Limits, Security, Settings, Timeouts, Tls
 from .dispatch import Dispatcher, Handler, check_handler, is_async
 from .events import WebSocketUpgrade
 from .exceptions import (
@@ -29,13 +29,16 @@ from .session import Session
 from .sessions import Sessions
 from .stream import EventStream
 from .ways import browsers
+from .ways.dial import Dialer, read_upstream
 from .ways.direct import SPELLED_OUT, Direct
-from .ways.door import Door
+from .ways.door import Door, ways_in
 from .ways.guard import TOKEN_PARAMETER, Guard
 from .ways.listener import Listener
 from .ways.pac import pac_text
+from .ways.pages import PAC_PATH, Pages
 from .ways.proxy import Proxy
 from .ways.reception import Reception
+from .ways.tls import Ends
 
 __all__ = ["Host"]
 
@@ -68,11 +71,16 @@ class Host:
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
         chunks: report each data frame as it arrives instead of whole messages.
-        proxy: be a proxy as well (CONNECT), for browsers that are told to use one; never with
-            `Security(allow_remote=True)`.
+        proxy: be a proxy as well, for browsers that are told to use one; never with
+            `Security(allow_remote=True)`. A collection names the ways that are open: `connect` (tunnels),
+            `absolute` (requests for whole URLs), `socks5`.
+        direct: take requests, and TLS, that are made to the host itself.
+        upstream_proxy: `http://[user:password@]host:port`, another proxy (CONNECT) by which all goes on that
+            no rule matches.
         limits: how much the host takes.
         timeouts: how long it waits.
         security: who may connect.
+        tls: its certificates, and whom it believes.
 
     Raises:
         InvalidRule: a row cannot be used; names it.
@@ -89,12 +97,15 @@ class Host:
         subprotocols: Sequence[str] = (),
         compression: bool = True,
         chunks: bool = False,
-        proxy: bool = True,
+        proxy: bool | Collection[str] = True,
+        direct: bool = True,
+        upstream_proxy: str | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen values
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
+        tls: Tls = Tls(),  # noqa: B008
     ) -> None:
-        for value, kind in ((limits, Limits), (timeouts, Timeouts), (security, Security)):
+        for value, kind in ((limits, Limits), (timeouts, Timeouts), (security, Security), (tls, Tls)):
             if not isinstance(value, kind):
                 raise UnsupportedType(f"{value!r} is no {kind.__name__}; write {kind.__name__}(...)")
         if ":" in root:
@@ -109,10 +120,13 @@ class Host:
         self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
         self._guard = Guard(security, self._rows.root)
         reception = Reception(self._sessions, self._guard)
-        # Behind a forwarder every client seems to be local, so a host for other machines is no proxy.
-        proxy = proxy and not security.allow_remote
-        self._proxy = Proxy(self._sessions, self._guard, reception, self._track) if proxy else None
-        door = Door(Direct(self._sessions, self._guard, reception), self._proxy)
+        self._ways = ways_in(proxy, direct, security)
+        self._ends = Ends(tls, timeouts)
+        upstream = None if upstream_proxy is None else read_upstream(upstream_proxy)
+        dialer = Dialer(self._guard, timeouts, tls, upstream)
+        self._proxy = Proxy(self._sessions, self._guard, reception, dialer, self._ends, self._track)
+        own = Direct(self._sessions, self._guard, reception, Pages(self.pac))
+        door = Door(own, self._proxy, self._ends, self._ways)
         self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
         self._stopping: asyncio.Task[None] | None = None
@@ -163,8 +177,7 @@ class Host:
         loop = self._dispatcher.loop
         deadline = loop.time() + self._sessions.settings.timeouts.close
         await self._listener.close()
-        if self._proxy is not None:
-            self._proxy.close()
+        self._proxy.close()
         await self._sessions.end_all(deadline)
         await self._listener.wait_empty(min(GRACE, max(0, deadline - loop.time())))
         await self._dispatcher.drain(deadline)
@@ -243,7 +256,7 @@ class Host:
         Raises:
             InvalidState: the host is not running, or was made with proxy=False.
         """
-        if self._proxy is None:
+        if not self._ways - {"direct"}:
             raise InvalidState("this host is no proxy; it was made with proxy=False, or with allow_remote")
         return f"http://{self._authority()}"
 
@@ -252,7 +265,27 @@ class Host:
 
         It is right for the rules of this moment.
         """
-        return pac_text(self._sessions.table.texts("ws"), self.proxy_url.removeprefix("http://"))
+        return pac_text(self._sessions.table, self.proxy_url.removeprefix("http://"))
+
+    @property
+    def pac_url(self) -> str:
+        """The URL of `pac()`, with the token in it; what is read there is right for the rules of that moment.
+
+        Raises:
+            InvalidState: the host is not running, or is no proxy.
+        """
+        self.proxy_url  # noqa: B018  # refuses
+        return f"{self.http_url(PAC_PATH)}?{TOKEN_PARAMETER}={self._guard.token}"
+
+    @property
+    def spki_pin(self) -> str:
+        """Base64 of the SHA-256 of the public key of the host's certificate authority (SPKI, RFC 7469)."""
+        return self._ends.authority.pin
+
+    @property
+    def ca_pem(self) -> str:
+        """The host's certificate authority, PEM; for a browser's own store, never for a system's."""
+        return self._ends.authority.pem
 
     # Each of these raises InvalidArgument for a `via` that is none, and InvalidState where the host is not
     # running or is no proxy. `resolver` needs no proxy.
@@ -296,7 +329,7 @@ class Host:
     def _here(self, via: str) -> browsers.Here:
         address = self._authority() if via == "resolver" else self.proxy_url.removeprefix("http://")
         pac = self.pac() if via == "pac" else ""
-        return browsers.Here(address, browsers.spelled_out(self._sessions.table), pac)
+        return browsers.Here(address, browsers.spelled_out(self._sessions.table), pac, self.spki_pin)
 
     # Rules.
 

@@ -52,6 +52,7 @@ RouteHandler: TypeAlias = Callable[..., Awaitable[object]]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 _ORIGIN = re.compile(r"[a-z]++://[^*/]++(?=/)")
+_PORT = re.compile(r":[0-9]+$")
 _UNDER = re.compile(r"([a-z]++://)\*(\.[^*/]++)/")
 _WORD = re.compile(r"[\w-]++", re.ASCII)
 # A word of a pattern that is a whole word in each URL that matches: no `*` can lengthen it.
@@ -281,13 +282,18 @@ class InterceptedURLs(Sequence[Rule]):
         """
         return self._index.find(url)
 
-    def could_match(self, authority: str) -> bool:
-        """Tell whether a row other than PASS could match some URL of this `host[:port]`, in whatever scheme.
+    def could_match(self, authority: str, scheme: str = "", *, any_port: bool = False) -> bool:
+        """Tell whether a row other than PASS could match some URL of this `host[:port]`.
 
         Wildcards count, and regular expressions and callables could match anything. The order of the rows is
         not looked at. What is no authority at all could not match.
+
+        Args:
+            authority: the host in any spelling.
+            scheme: such as `wss`; empty: whatever scheme.
+            any_port: whether rows for other ports of the host count too.
         """
-        return self._authorities.could_match(authority)
+        return self._authorities.could_match(authority, f"{scheme}:" if scheme else "", any_port)
 
     def names(self, authority: str) -> bool:
         """Tell whether a row other than PASS names this `host[:port]`, in whatever scheme.
@@ -454,12 +460,14 @@ class _Authorities:
         self._anything = any(not rule._globs for rule in live)
         self._named = frozenset(glob.origin for glob in globs if glob.origin)
         self._heads = tuple({glob.head for glob in globs if not glob.origin})
+        self._portless = frozenset(_PORT.sub("", origin) for origin in self._named)
         self._under: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
         for scheme, suffix in {glob.under for glob in globs if glob.under}:
             self._under[scheme] += (suffix,)
 
-    def could_match(self, authority: str) -> bool:
-        return any(map(self._is_alive, origins(authority)))
+    def could_match(self, authority: str, start: str, any_port: bool) -> bool:
+        found = [origin for origin in origins(authority) if origin.startswith(start)]
+        return any(map(self._is_alive, found)) or (any_port and not self._portless.isdisjoint(found))
 
     def _is_alive(self, origin: str) -> bool:
         # A path of our choice can hold all that follows the first * of a pattern; so its head alone decides.

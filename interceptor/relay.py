@@ -42,8 +42,8 @@ class Relay:
             lost: called once when it is gone.
         """
         self.near.lost = lost
-        self.near.connection_made(transport)
-        transport.set_protocol(self.near)
+        self.near.take(transport)
+        self.near.give(self.far.take_early())
         far = self.far.transport
         if far is None or far.is_closing():
             transport.close()
@@ -52,8 +52,7 @@ class Relay:
 
     def send(self, data: bytes) -> None:
         """Send bytes to the far end that came before the near end was attached."""
-        if data and self.far.transport is not None:
-            self.far.transport.write(data)
+        self.far.give(data)
 
     def close(self) -> None:
         """Drop both connections."""
@@ -92,8 +91,14 @@ class Side(asyncio.Protocol):
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._ended = False
+        self._early = b""
         self.lost: Callable[[], None] = lambda: None
         self.transport: asyncio.Transport | None = None
+
+    def take(self, transport: asyncio.Transport) -> None:
+        """Take a transport from another protocol."""
+        transport.set_protocol(self)
+        self.connection_made(transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; do not read it while there is nobody to hand bytes to."""
@@ -103,11 +108,23 @@ class Side(asyncio.Protocol):
         if self.other.transport is None:
             self.transport.pause_reading()
 
+    def give(self, data: bytes) -> None:
+        """Send bytes on this end."""
+        if data and self.transport is not None:
+            self.transport.write(data)
+
+    def take_early(self) -> bytes:
+        """Return what came before there was another end, once."""
+        early, self._early = self._early, b""
+        return early
+
     def data_received(self, data: bytes) -> None:
         """Hand bytes over."""
         other = self._open_other()
         if other is not None:
             other.write(data)
+        elif self.other.transport is None:
+            self._early += data
 
     def pause_writing(self) -> None:
         """This end is full: the other one is not read."""

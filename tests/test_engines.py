@@ -165,9 +165,7 @@ async def started(way: str, real: Leg, site: Site) -> AsyncIterator[Rig]:
         front = await stack.enter_async_context(Leg.to(host.address[1]))
         host._authority = lambda: f"127.0.0.1:{front.port}"  # type: ignore[method-assign]
         window = await stack.enter_async_context(WAYS[way](host))
-        await show(
-            window, "data:text/html,x" if way.endswith(("proxy", "launch", "context")) else site.origin
-        )
+        await show(window, site.origin)
         yield Rig(way, window, seen, front, real)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from interceptor import Host, Limits, Timeouts, WebSocketClose, WebSocketError, WebSocketUpgrade
 from interceptor.handshake import Request
-from interceptor.ways.listener import Holder, Incoming, Listener, Tunnel
+from interceptor.ways.listener import Holder, Incoming, Listener, Look, Tunnel
 
 from .peer import BINARY, CLOSE, PATIENCE, PING, TEXT, Peer, Recorder, close_frame, frame, request
 from .wire import (
@@ -420,7 +420,7 @@ async def test_stop_in_the_midst_of_a_new_connection(pause: int) -> None:
 
 async def test_connection_that_shows_up_after_the_port_was_closed_is_dropped() -> None:
     class Nobody:
-        def look(self, data: bytes, wire: Tunnel) -> Holder | None:
+        def look(self, data: bytes, wire: Tunnel) -> Holder | Look:
             raise AssertionError(f"asked for {data!r}")
 
         def receive(self, request: Request, wire: Tunnel) -> Holder | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from websockets.asyncio.client import connect
@@ -21,65 +19,12 @@ from interceptor import (
     WebSocketUpgrade,
 )
 
-from .peer import PATIENCE, TEXT, Answer, Frame, Peer, Recorder, frame, request, until
+from .peer import PATIENCE, TEXT, Frame, Peer, Recorder, frame, request, until
+from .proxied import echo, page_request, record, server, tunnel
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROWS = [("ws://myapp.test/*", 1)]
 
 pytestmark = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
-
-
-@asynccontextmanager
-async def server(handler: Handler) -> AsyncIterator[int]:
-    """A TCP server that never heard of us; gives its port."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await handler(reader, writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, got: bytearray) -> None:
-    """Keep every byte, answer `ok` to the first, end when the client ends."""
-    got += await reader.read(65536)
-    writer.write(b"ok")
-    got += await reader.read()
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-
-
-async def tunnel(peer: Peer, target: str, *, extra: str = "") -> Answer:
-    """Ask for a tunnel; 200 has no body."""
-    await peer.send(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{extra}\r\n".encode("latin-1"))
-    async with asyncio.timeout(PATIENCE):
-        head = await peer.reader.readuntil(b"\r\n\r\n")
-    status = int(head.split(b" ")[1])
-    body = b"" if status == 200 else await peer.rest()
-    return Answer(status, {}, body, head)
-
-
-def page_request(path: str = "/chat", host: str = "myapp.test", **more: str) -> bytes:
-    return request(path, host, origin="http://myapp.test", **more)  # type: ignore[arg-type]
 
 
 class TestOurs:
@@ -255,7 +200,7 @@ class TestPassedOn:
                     await peer.send(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                     peer.reset()
             await until(lambda: not host._listener.transports)
-            assert not host._proxy._relays  # type: ignore[union-attr]
+            assert not host._proxy._relays
 
     async def test_a_reset_is_passed_on(self) -> None:
         gone = asyncio.Event()
@@ -342,11 +287,6 @@ class TestRefused:
             with pytest.raises(InvalidState, match="proxy=False"):
                 host.proxy_url  # noqa: B018
 
-    async def test_tls_to_the_port_itself(self) -> None:
-        async with Host(ROWS) as host, Peer.connect(host) as peer:
-            await peer.send(b"\x16\x03\x01")
-            assert (await peer.answer()).status == 400
-
 
 class TestSettings:
     async def test_pac_names_the_sockets_of_the_rules(self) -> None:
@@ -359,10 +299,15 @@ class TestSettings:
         async with Host(rows) as host:
             text = host.pac()
             assert f"PROXY 127.0.0.1:{host.address[1]}" in text
-            for there in ('"ws://myapp.test/*"', '"ws://both.test/*"', '"ws://not.test/*"'):
-                assert there in text
-            for absent in ("tls.test", "http://both.test"):
-                assert absent not in text
+            for scheme, host_name in (
+                ("ws", "myapp"),
+                ("ws", "both"),
+                ("ws", "not"),
+                ("wss", "tls"),
+                ("wss", "both"),
+            ):
+                assert f'"{scheme}://{host_name}.test/*"' in text
+            assert "http://both.test" not in text
             host.intercepted_urls = [("ws://later.test/*", 1)]
             assert "later.test" in host.pac()
             assert "myapp.test" not in host.pac()

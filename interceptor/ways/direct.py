@@ -15,9 +15,11 @@ from ..handshake import Request
 from ..patterns import URL
 from ..session import Session, Wire
 from .guard import Guard
+from .listener import Holder, Look, Tunnel
+from .pages import Pages
 from .reception import Asked, Home, Reception, make_url, one_host
 
-__all__ = ["SPELLED_OUT", "Direct"]
+__all__ = ["SPELLED_OUT", "Direct", "SecureDirect", "with_target"]
 
 SPELLED_OUT = "/.interceptor/"
 WEBSOCKET_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -30,30 +32,63 @@ class Direct:
         home: the host.
         guard: judges who may come in.
         reception: makes sessions.
+        pages: what the host serves of its own.
     """
 
-    def __init__(self, home: Home, guard: Guard, reception: Reception) -> None:
+    def __init__(self, home: Home, guard: Guard, reception: Reception, pages: Pages) -> None:
         self._home = home
         self._guard = guard
         self._reception = reception
+        self._pages = pages
 
-    def receive(self, request: Request, wire: Wire) -> Session:
-        """Take a request: make a session of it if a rule matches.
+    def receive(self, request: Request, wire: Wire, scheme: str = "ws") -> Session | None:
+        """Take a request: make a session of it if a rule matches, or answer it with a page of the host's.
+
+        Args:
+            request: its target is a path, or a URL at the host's own address.
+            wire: the client's side.
+            scheme: `wss` if it came in TLS.
 
         Returns:
-            The session, which may be over already.
+            The session, which may be over already; None where a page was the answer.
 
         Raises:
             HandshakeFailure: the request is refused, and no rule had matched.
         """
-        asked = self._read(request)
+        target, token = self._guard.take_token(request.target)
+        page = self._pages.find(target)
+        if page is not None:
+            self._check_host(make_url(scheme, one_host(request), "/"))
+            wire.finish(page(request, token or self._guard.holds_token(request)))
+            return None
+        asked = self._read(request, scheme)
         rule = self._reception.rule_for(asked.url)
         if rule is None:
             log.get_logger(url=asked.url).warning("refused: no rule intercepts this URL", status=404)
             raise HandshakeFailure(404, "no rule of this host intercepts this URL")
         return self._reception.begin(asked, rule, wire)
 
-    def _read(self, request: Request) -> Asked:
+    def is_own_url(self, target: str) -> bool:
+        """Whether a whole URL is one of the host itself.
+
+        Raises:
+            HandshakeFailure: 400, it is no URL.
+        """
+        authority = _absolute(target).split("/")[2]
+        return authority == self._home.table.root or self._guard.is_own(authority)
+
+    @property
+    def own_name(self) -> str:
+        """The address that a client means that gives no name in TLS."""
+        return self._guard.address
+
+    def serves(self, name: str | None) -> bool:
+        """Whether a name that a client begins TLS with is the host's, or one that a rule could have."""
+        if name is None or self._guard.is_own_name(name):
+            return True
+        return self._home.table.could_match(name, "wss", any_port=True)
+
+    def _read(self, request: Request, scheme: str) -> Asked:
         """Find the URL that is meant."""
         host = one_host(request)
         target, token = self._guard.take_token(request.target)
@@ -61,9 +96,9 @@ class Direct:
             request = with_target(request, target)
         if target.startswith(SPELLED_OUT):
             url = _spelled_out(target.removeprefix(SPELLED_OUT))
-            self._check_host(make_url("ws", host, "/"))
+            self._check_host(make_url(scheme, host, "/"))
             return Asked(request, self._rooted(url), token, needs_token=True)
-        url = make_url("ws", host, target) if target.startswith("/") else _absolute(target)
+        url = make_url(scheme, host, target) if target.startswith("/") else _absolute(target)
         return Asked(request, self._check_host(url), token or self._guard.holds_token(request))
 
     def _check_host(self, url: URL) -> URL:
@@ -89,6 +124,36 @@ class Direct:
         if self._guard.is_own(authority):
             return URL(f"{scheme}://{self._home.table.root}{slash}{path}")
         return url
+
+
+class SecureDirect:
+    """Receives what is inside TLS that a client began with the host itself.
+
+    Args:
+        direct: takes the requests.
+        name: the server's name that the client gave, None if it gave none.
+    """
+
+    def __init__(self, direct: Direct, name: str | None) -> None:
+        self._direct = direct
+        self._name = name
+
+    def look(self, data: bytes, wire: Tunnel) -> Look:
+        """Have a request head read."""
+        return Look.HEAD
+
+    def receive(self, request: Request, wire: Tunnel) -> Holder | None:
+        """Take a request.
+
+        Raises:
+            HandshakeFailure: 421 its Host is not the name that TLS was for; or as `Direct.receive` has it.
+        """
+        host = make_url("wss", one_host(request), "/").split("/")[2]
+        if self._name is not None and host.partition(":")[0] != self._name:
+            raise HandshakeFailure(421, "the Host field names another host than TLS did (SNI)")
+        if request.method == "CONNECT":
+            raise HandshakeFailure(501, "tunnels are asked for without TLS, at http:// of this address")
+        return self._direct.receive(request, wire, "wss")
 
 
 def with_target(request: Request, target: str) -> Request:

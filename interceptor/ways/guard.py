@@ -32,6 +32,7 @@ class Guard:
         root: the name by which the host's own address is known.
 
     Attributes:
+        address: the first one that the host listens on, without brackets and port.
         token: the secret of this host.
     """
 
@@ -43,10 +44,12 @@ class Guard:
         self._suffix = ""
         self._port = 0
         self._everywhere = False
+        self.address = ""
         self.token = security.token or secrets.token_urlsafe(24)
 
     def bind(self, hosts: Sequence[str], port: int) -> None:
         """Learn the host's own address; IPv6 addresses without brackets."""
+        self.address = hosts[0]
         bound = {f"[{host}]" if ":" in host else host for host in hosts}
         names = {"127.0.0.1", "localhost", "[::1]", self._root, *bound}
         self._suffix = "" if port == 80 else f":{port}"
@@ -63,6 +66,10 @@ class Guard:
             return True
         # Listening on all addresses, each is its own; a literal one cannot have been resolved to lead here.
         return self._everywhere and authority.endswith(self._suffix) and _is_literal(authority, self._suffix)
+
+    def is_own_name(self, name: str) -> bool:
+        """Whether a host without a port is the host's own name or address."""
+        return name == self._root.partition(":")[0] or self.is_own(f"{name}{self._suffix}")
 
     def is_port(self, port: int) -> bool:
         """Whether this is the port that the host listens on."""

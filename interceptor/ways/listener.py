@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import ipaddress
+import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -13,8 +15,9 @@ from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import HeadReader, Request, read_request, refusal
 from ..session import Wire
+from .gate import start_tls
 
-__all__ = ["Holder", "Listener", "Receiver", "Tunnel"]
+__all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel"]
 
 
 TICK = 0.001
@@ -31,11 +34,25 @@ class Holder(Protocol):
         """Learn that the client left."""
 
 
+class Look(enum.Enum):
+    """What to do with a connection whose first bytes were looked at."""
+
+    HEAD = "read a request head"
+    MORE = "look again when more has come"
+
+
+class Kept(Protocol):
+    """What the last request of a connection left for the next one."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 class Receiver(Protocol):
     """Takes what comes on a connection."""
 
-    def look(self, data: bytes, wire: Tunnel) -> Holder | None:
-        """Look at the first bytes; take the connection, or return None to have a request head read.
+    def look(self, data: bytes, wire: Tunnel) -> Holder | Look:
+        """Look at all bytes that came so far; take the connection, or tell what to do with it.
 
         Raises:
             HandshakeFailure: they are refused.
@@ -50,14 +67,33 @@ class Receiver(Protocol):
 
 
 class Tunnel(Wire, Protocol):
-    """A wire that can be read on after its first answer."""
+    """A wire that can be read on after its first answer.
+
+    Attributes:
+        kept: what the request before this one left; closed with the connection. Who takes it sets it to None.
+    """
+
+    kept: Kept | None
 
     @property
     def is_local(self) -> bool:
         """Whether the client is on this machine."""
 
+    def drop(self, size: int) -> None:
+        """Forget the first bytes that came: they were for whoever looked at them."""
+
     def look_inside(self, answer: bytes, receiver: Receiver) -> None:
         """Send the answer, and read what comes after it as a connection of its own."""
+
+    def look_again(self, receiver: Receiver, data: bytes, kept: Kept | None) -> None:
+        """Read the next request of a connection that `switch` gave away; `data` came of it already."""
+
+    async def secure(self, context: ssl.SSLContext, receiver: Receiver) -> None:
+        """End TLS, whose first bytes came already, and read what is inside as a connection of its own.
+
+        Raises:
+            OSError: TLS did not come about; the connection is gone.
+        """
 
 
 class Listener:
@@ -126,6 +162,13 @@ class Listener:
             transport.abort()
         return len(self.transports) <= self.limits.sockets + self.limits.pending
 
+    def replace(self, transport: asyncio.Transport, inside: asyncio.Transport) -> None:
+        """Count the inside of a connection in its place."""
+        self.transports.discard(transport)
+        self.transports.add(inside)
+        if self._closed:
+            inside.abort()
+
     def lost(self, transport: asyncio.Transport) -> None:
         """Count a connection out."""
         self.transports.discard(transport)
@@ -137,12 +180,16 @@ class Incoming(asyncio.Protocol):
     """One connection until its request is answered; the Wire of its session."""
 
     def __init__(
-        self, listener: Listener, receiver: Receiver, transport: asyncio.Transport | None = None
+        self,
+        listener: Listener,
+        receiver: Receiver,
+        transport: asyncio.Transport | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        self.kept = kept
         self._listener = listener
         self._receiver = receiver
-        self._reader = HeadReader(listener.limits.head)
-        self._begun = False
+        self._reader: HeadReader | None = None
         self._holder: Holder | None = None
         self._finished = False
         self._rest = bytearray()
@@ -172,14 +219,10 @@ class Incoming(asyncio.Protocol):
             self._keep(data)
             return
         try:
-            if not self._begun:
-                self._begun = True
+            if self._reader is None:
                 self._look(data)
-                if self._holder is not None or self._finished:
-                    return
-            found = self._reader.feed(data)
-            if found is not None:
-                self._head_complete(*found)
+            else:
+                self._read_head(self._reader, data)
         except HandshakeFailure as failure:
             self._refuse(failure)
 
@@ -202,8 +245,7 @@ class Incoming(asyncio.Protocol):
     def switch(self, answer: bytes, take: Callable[[asyncio.Transport, Callable[[], None]], object]) -> bytes:
         """Send the answer, hand the transport over, and return what came and was not read."""
         transport, listener = self._transport, self._listener
-        self._stop_timer()
-        self._finished = True
+        self._settle()
         if answer:
             transport.write(answer)
         take(transport, lambda: listener.lost(transport))
@@ -217,21 +259,43 @@ class Incoming(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         return bool(peer) and ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
+    def drop(self, size: int) -> None:
+        """Forget the first bytes that came."""
+        del self._rest[:size]
+
     def look_inside(self, answer: bytes, receiver: Receiver) -> None:
         """Send the answer, and read what comes after it as a connection of its own."""
+        self._settle()
+        if answer:
+            self._transport.write(answer)
+        self.look_again(receiver, bytes(self._rest), None)
+
+    def look_again(self, receiver: Receiver, data: bytes, kept: Kept | None) -> None:
+        """Read the next request of a connection that was given away."""
+        transport = self._transport
+        following = Incoming(self._listener, receiver, transport, kept)
+        transport.set_protocol(following)
+        if not transport.is_closing():
+            transport.resume_reading()
+        if data:
+            following.data_received(data)
+
+    async def secure(self, context: ssl.SSLContext, receiver: Receiver) -> None:
+        """End TLS, and read what is inside as a connection of its own."""
+        self._settle()
         transport, listener = self._transport, self._listener
-        self._stop_timer()
-        self._finished = True
-        transport.write(answer)
-        inside = Incoming(listener, receiver, transport)
-        transport.set_protocol(inside)
-        if self._rest:
-            inside.data_received(bytes(self._rest))
+        try:
+            inside, gate = await start_tls(transport, context, listener.timeouts, data=bytes(self._rest))
+        except BaseException:
+            transport.abort()
+            listener.lost(transport)
+            raise
+        listener.replace(transport, inside)
+        gate.hand_over(inside, Incoming(listener, receiver, inside))
 
     def finish(self, answer: bytes) -> None:
         """Send a last answer, or none, and close."""
-        self._stop_timer()
-        self._finished = True
+        self._settle()
         transport, listener = self._transport, self._listener
         if answer and not transport.is_closing():
             Linger(transport, answer, listener.timeouts.close, lambda: listener.lost(transport))
@@ -240,6 +304,26 @@ class Incoming(asyncio.Protocol):
 
     # Inside.
 
+    def _look(self, data: bytes) -> None:
+        self._rest += data
+        found = self._receiver.look(bytes(self._rest), self)
+        if self._finished:
+            return
+        if found is Look.HEAD:
+            self._reader, came = HeadReader(self._listener.limits.head), bytes(self._rest)
+            self._rest.clear()
+            self._read_head(self._reader, came)
+        elif found is not Look.MORE:
+            self._stop_timer()
+            self._holder = found
+        elif len(self._rest) > self._listener.limits.head:
+            self.finish(b"")  # In no protocol of ours is so much needed to tell what it is.
+
+    def _read_head(self, reader: HeadReader, data: bytes) -> None:
+        found = reader.feed(data)
+        if found is not None:
+            self._head_complete(*found)
+
     def _head_complete(self, head: bytes, rest: bytes) -> None:
         self._stop_timer()
         self._rest += rest
@@ -247,13 +331,6 @@ class Incoming(asyncio.Protocol):
         holder = self._receiver.receive(request, self)
         if not self._finished:
             self._holder = holder
-
-    def _look(self, data: bytes) -> None:
-        holder = self._receiver.look(data, self)
-        if holder is not None:
-            self._stop_timer()
-            self._holder = holder
-            self._rest += data
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
@@ -265,17 +342,24 @@ class Incoming(asyncio.Protocol):
         self.finish(refusal(failure.status, failure.reason, failure.headers))
 
     def _head_timed_out(self) -> None:
-        if self._begun:
+        if self._reader is not None:
             patience = self._listener.timeouts.head
             self._refuse(HandshakeFailure(408, f"the request head was not complete within {patience} s"))
         else:
             self.finish(b"")  # Browsers open connections on suspicion; nobody waits for an answer.
 
     def _gone(self) -> None:
-        self._stop_timer()
-        self._finished = True
+        self._settle()
         if self._holder is not None:
             self._holder.client_gone()
+
+    def _settle(self) -> None:
+        """Read no more here, and let go what was kept."""
+        self._stop_timer()
+        self._finished = True
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
 
     def _start_timer(self) -> None:
         loop = asyncio.get_running_loop()

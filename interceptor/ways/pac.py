@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
-from ..patterns import Mode
+from ..patterns import InterceptedURLs, Mode
 
 __all__ = ["pac_text"]
 
+SCHEMES = ("ws", "wss")
+
 SCRIPT = """\
 // Sockets whose URL a rule matches go to the program; everything else goes its own way.
-// Rules are tried in order, [pattern, ours]; * stands for any run of characters.
+// The rules of each scheme are tried in order, [pattern, ours]; * stands for any run of characters.
 var RULES = %s;
 
 function matches(pattern, text) {
@@ -28,11 +29,11 @@ function matches(pattern, text) {
 }
 
 function FindProxyForURL(url, host) {
-  if (url.substring(0, 5).toLowerCase() !== "ws://") return "DIRECT";
-  var slash = url.indexOf("/", 5), shown = slash >= 0 && slash < url.length - 1;
+  var scheme = url.substring(0, url.indexOf(":")).toLowerCase(), rules = RULES[scheme] || [];
+  var slash = url.indexOf("/", scheme.length + 3), shown = slash >= 0 && slash < url.length - 1;
   var origin = slash < 0 ? url : url.substring(0, slash);
-  for (var i = 0; i < RULES.length; i++) {
-    var pattern = RULES[i][0], ours = RULES[i][1];
+  for (var i = 0; i < rules.length; i++) {
+    var pattern = rules[i][0], ours = rules[i][1];
     // Some browsers do not show the path: then the host alone decides, and only for what is ours.
     var start = pattern.split("/").slice(0, 3).join("/");
     if (shown ? matches(pattern, url) : ours && (matches(start, origin) || matches(pattern, url))) {
@@ -44,12 +45,18 @@ function FindProxyForURL(url, host) {
 """
 
 
-def pac_text(rows: Iterable[tuple[str | None, Mode]], proxy: str) -> str:
+def pac_text(table: InterceptedURLs, proxy: str) -> str:
     """Write the script.
 
     Args:
-        rows: as `InterceptedURLs.texts("ws")` has them.
+        table: the rules of the moment.
         proxy: `host:port`.
     """
-    rules = [["ws://*" if text is None else text, mode is not Mode.PASS] for text, mode in rows]
-    return SCRIPT % (json.dumps(rules, indent=2), proxy)
+    return SCRIPT % (json.dumps({scheme: _rules(table, scheme) for scheme in SCHEMES}, indent=2), proxy)
+
+
+def _rules(table: InterceptedURLs, scheme: str) -> list[tuple[str, bool]]:
+    return [
+        (f"{scheme}://*" if text is None else text, mode is not Mode.PASS)
+        for text, mode in table.texts(scheme)
+    ]

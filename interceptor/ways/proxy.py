@@ -1,43 +1,50 @@
-"""The proxy way in: a browser asks for a tunnel (CONNECT), and the host looks at what comes through it.
+"""The proxy way in: a browser asks for a tunnel or for a whole URL, and the host decides what comes to it.
 
 A tunnel to a host that no rule could match is blind from the start: nothing of it is read. One to a host
 that a rule could match is opened at once, and its first bytes decide: a request whose URL matches becomes a
-session; everything else, TLS too, goes on to the real server with the very bytes that came.
+session, TLS is ended if a rule for wss could match, and everything else goes on to the real server with the
+very bytes that came.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
 from ..relay import Relay
-from ..session import Session, Wire
+from ..session import Wire
+from .dial import Dialer, Target
 from .direct import with_target
+from .forward import Exchange, Server
 from .guard import Guard
-from .listener import Tunnel
+from .listener import Holder, Look, Receiver, Tunnel
 from .reception import Asked, Home, Reception, make_url, one_host
+from .tls import Ends, TlsInside
 
-__all__ = ["Proxy"]
+__all__ = ["ESTABLISHED", "TLS", "Proxy"]
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-TARGET = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\]+):([0-9]{1,5})")
+AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\]+):([0-9]{1,5})")
+WHOLE_URL = re.compile(r"(http|https|ws|wss)://([^/?#]*)([^#]*)", re.IGNORECASE)
+FIREFOX = re.compile(r"\bFirefox/")
+PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 TLS = 0x16
 """First byte of a TLS handshake (RFC 8446 section 5.1)."""
 
 
 class Proxy:
-    """Takes CONNECT requests.
+    """Takes requests for tunnels and for whole URLs, of clients on this machine.
 
     Args:
         home: the host.
-        guard: knows the host's own address.
+        guard: knows the token.
         reception: makes sessions.
+        dialer: reaches real servers.
+        ends: ends TLS.
         track: counts a transport in, so that the host ends it when it stops; returns what counts it out.
     """
 
@@ -46,138 +53,248 @@ class Proxy:
         home: Home,
         guard: Guard,
         reception: Reception,
+        dialer: Dialer,
+        ends: Ends,
         track: Callable[[asyncio.Transport], Callable[[], None]],
     ) -> None:
         self._home = home
         self._guard = guard
         self._reception = reception
+        self._dialer = dialer
+        self._ends = ends
         self._track = track
         self._relays: set[Relay] = set()
-        self._dials: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def connect(self, request: Request, wire: Tunnel) -> Dial | None:
+    # Tunnels.
+
+    def connect(self, request: Request, wire: Tunnel) -> Holder | None:
         """Take a CONNECT request (RFC 9110 section 9.3.6).
 
         Returns:
             What now holds the wire, if it is not settled yet.
 
         Raises:
-            HandshakeFailure: 400 malformed, 508 it leads back to the host itself.
+            HandshakeFailure: 400 malformed, 403 from another machine, 508 it leads back to the host itself.
+        """
+        target = _read_authority(request)
+        told_apart = not FIREFOX.search(request.value("user-agent") or "")
+        return self.tunnel(target, wire, ESTABLISHED, told_apart=told_apart)
+
+    def tunnel(
+        self,
+        target: Target,
+        wire: Tunnel,
+        answer: bytes,
+        refuse: Callable[[HandshakeFailure], bytes] | None = None,
+        *,
+        told_apart: bool = True,
+    ) -> Holder | None:
+        """Open a tunnel: look into it if a rule could match its host, else join it to the server.
+
+        Args:
+            target: where to.
+            wire: the browser's side.
+            answer: sent to the browser when the tunnel is there.
+            refuse: writes the answer if it comes to nothing.
+            told_apart: whether the client offers HTTP/2 for pages only, and never for WebSockets.
+
+        Raises:
+            HandshakeFailure: 403 the client is not on this machine, 508 it leads back to the host itself.
+        """
+        self.check_local(wire)
+        self._dialer.check(target)
+        if not self._home.table.could_match(f"{target.host}:{target.port}"):
+            return self.dial(target, wire, answer=answer, refuse=refuse)
+        wire.look_inside(answer, Inside(self, target, told_apart=told_apart))
+        return None
+
+    def check_local(self, wire: Tunnel) -> None:
+        """Check that a client is on this machine.
+
+        Raises:
+            HandshakeFailure: 403.
         """
         if not wire.is_local:
             raise HandshakeFailure(403, "the proxy serves clients on this machine only")
-        host, port = _read_target(request)
-        if self._guard.is_own(f"{host}:{port}") or (self._guard.is_own(host) and port == 80):
-            raise loop_found()
-        if self._home.table.could_match(f"{host}:{port}"):
-            wire.look_inside(ESTABLISHED, Inside(self, host, port))
-            return None
-        return self.dial(host, port, wire, answer=ESTABLISHED)
 
-    def dial(self, host: str, port: int, wire: Wire, *, answer: bytes = b"", first: bytes = b"") -> Dial:
+    def could_be_socket(self, target: Target) -> bool:
+        """Whether a rule could match a WebSocket in TLS to a server."""
+        return self._home.table.could_match(f"{target.host}:{target.port}", "wss")
+
+    def end_tls(self, target: Target, *, told_apart: bool) -> TlsInside:
+        """Return what ends the TLS of a tunnel."""
+        own = target.server_name
+        return TlsInside(
+            self._ends,
+            self.spawn,
+            accepts=lambda name: name in (None, own),  # No name is given for an address (RFC 6066 section 3).
+            inside=lambda name: (own, Inside(self, target._replace(tls=True))),
+            otherwise=(lambda wire: self.dial(target, wire)) if told_apart else None,
+        )
+
+    # Requests.
+
+    def receive(self, request: Request, wire: Tunnel, then: Receiver) -> Holder:
+        """Take a request for a whole URL (RFC 9112 section 3.2.2).
+
+        Args:
+            request: its target is absolute.
+            wire: the browser's side.
+            then: receives what comes on the same connection after it.
+
+        Raises:
+            HandshakeFailure: 400 malformed, 403 from another machine, 421 Host and URL differ, 508 a loop.
+        """
+        self.check_local(wire)
+        target, path = _read_whole_url(request)
+        if request.version == (1, 1) or request.values("host"):
+            _check_host(request, target, "the URL that is asked for")
+        if not path and request.method == "OPTIONS":
+            path = "*"  # RFC 9112 section 3.2.4.
+        elif not path.startswith("/"):
+            path = f"/{path}"
+        return self.decide(with_target(request, path), target, wire, then)
+
+    def decide(self, request: Request, target: Target, wire: Tunnel, then: Receiver | None) -> Holder:
+        """Take a request for a server: it is ours, or goes on.
+
+        Args:
+            request: its target is a path.
+            target: the server.
+            wire: the browser's side.
+            then: receives what comes on the same connection after it; None where the first request for a
+                WebSocket takes the connection for good.
+        """
+        asked = self._ask(request, target)
+        if is_upgrade(request):
+            rule = self._reception.rule_for(asked.url)
+            if rule is not None:
+                return self._reception.begin(asked, rule, wire)
+            if then is None:
+                return self.dial(target, wire, first=asked.request.head)
+        self._dialer.check(target)
+        return Exchange(self, wire, target, asked.request, then or Inside(self, target))
+
+    def _ask(self, request: Request, target: Target) -> Asked:
+        """Read what a request for a server asks for."""
+        path, token = self._guard.take_token(request.target)
+        asked = with_target(request, path) if token else request
+        scheme = ("wss" if target.tls else "ws") if is_upgrade(request) else "https" if target.tls else "http"
+        if path == "*":
+            path = "/*"
+        url = make_url(scheme, f"{target.host}:{target.port}", path)
+        return Asked(asked, url, token or self._guard.holds_token(request), proxied=True)
+
+    # Real servers.
+
+    def dial(
+        self,
+        target: Target,
+        wire: Wire,
+        *,
+        answer: bytes = b"",
+        first: bytes = b"",
+        refuse: Callable[[HandshakeFailure], bytes] | None = None,
+    ) -> Dial:
         """Join a wire to the real server.
 
         Args:
-            host: name or address, IPv6 in brackets.
-            port: of the server.
+            target: the server.
             wire: the browser's side.
             answer: sent to the browser once the server is reached.
             first: sent to the server then.
+            refuse: writes the answer if it is not.
         """
+        return Dial(self, target, wire, answer, first, refuse or _refusal)
+
+    def new_relay(self) -> Relay:
+        """Return a relay that the host ends when it stops."""
         relay = Relay(self._relays.discard, self._home.settings.timeouts.close)
         self._relays.add(relay)
-        return Dial(self, relay, (host, port), wire, answer, first)
+        return relay
 
-    def open_url(self, asked: Asked, wire: Wire) -> Session | None:
-        """Begin a session if a rule matches; None where none does."""
-        rule = self._reception.rule_for(asked.url)
-        return None if rule is None else self._reception.begin(asked, rule, wire)
-
-    def ask(self, request: Request, scheme: str, authority: str) -> Asked:
-        """Read what a request inside a tunnel asks for."""
-        target, token = self._guard.take_token(request.target)
-        if not target.startswith("/"):
-            raise HandshakeFailure(400, "inside a tunnel the request target is a path")
-        asked = with_target(request, target) if token else request
-        url = make_url(scheme, authority, target)
-        return Asked(asked, url, token or self._guard.holds_token(request), proxied=True)
-
-    async def reach(self, relay: Relay, host: str, port: int) -> None:
+    async def reach(self, relay: Relay, target: Target) -> None:
         """Open the far end of a relay.
 
         Raises:
-            OSError: the server cannot be reached.
-            HandshakeFailure: 508, it is the host itself.
+            HandshakeFailure: the server cannot be reached.
         """
-        loop = asyncio.get_running_loop()
-        for address in _local_addresses(host):
-            if self._guard.is_port(port) and (address.is_loopback or address.is_unspecified):
-                raise loop_found()
-        name = "127.0.0.1" if host.lower().rstrip(".").endswith(".localhost") else host.strip("[]")
-        async with asyncio.timeout(self._home.settings.timeouts.answer):
-            transport, _ = await loop.create_connection(lambda: relay.far, name, port)
+        transport = await self._dialer.open(target, relay.far)
         relay.far.lost = self._track(transport)
-        here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        if self._guard.is_port(port) and (
-            here[0] == there[0] or ipaddress.ip_address(there[0].partition("%")[0]).is_loopback
-        ):
-            transport.abort()
-            raise loop_found()
+
+    async def server(self, target: Target) -> Server:
+        """Open a connection to a server for requests.
+
+        Raises:
+            HandshakeFailure: the server cannot be reached.
+        """
+        server = Server(target)
+        transport = await self._dialer.open(target, server.protocol)
+        server.made(transport, self._track(transport))
+        return server
 
     def forget(self, relay: Relay) -> None:
         """Drop a relay that came to nothing."""
         self._relays.discard(relay)
         relay.close()
 
-    def spawn(self, dial: Dial) -> asyncio.Task[None]:
-        """Run a dial."""
-        task = self._home.dispatcher.spawn(dial.run())
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
+    @property
+    def patience(self) -> float:
+        """Seconds that a client has to take its last answer."""
+        return self._home.settings.timeouts.close
+
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a coroutine that is cancelled when the host stops."""
+        task = self._home.dispatcher.spawn(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     def close(self) -> None:
-        """Drop all tunnels, and those that are being made."""
-        for task in self._dials:
+        """Drop all tunnels, and what is being made or passed on."""
+        for task in self._tasks:
             task.cancel()
         for relay in list(self._relays):
             relay.close()
 
 
 class Inside:
-    """Takes what comes through a tunnel to a host that a rule could match.
+    """Receives what comes through a tunnel to a host that a rule could match.
 
     Args:
         proxy: made the tunnel.
-        host: from the CONNECT request.
-        port: from the CONNECT request.
+        target: where to; `tls` once TLS has been ended.
+        told_apart: whether the client offers HTTP/2 for pages only, and never for WebSockets.
     """
 
-    def __init__(self, proxy: Proxy, host: str, port: int) -> None:
+    def __init__(self, proxy: Proxy, target: Target, *, told_apart: bool = True) -> None:
+        self.target = target
         self._proxy = proxy
-        self._host = host
-        self._port = port
+        self._told_apart = told_apart
+        self._tls: TlsInside | None = None
 
-    def look(self, data: bytes, wire: Wire) -> Dial | None:
-        """Look at the first bytes; what is no HTTP goes on blindly."""
+    def look(self, data: bytes, wire: Tunnel) -> Holder | Look:
+        """Look at the first bytes; what is neither HTTP nor TLS for a rule goes on blindly."""
+        if self._tls is not None:
+            return self._tls.look(data, wire)
+        if data[0] == TLS and not self.target.tls and self._proxy.could_be_socket(self.target):
+            self._tls = self._proxy.end_tls(self.target, told_apart=self._told_apart)
+            return self._tls.look(data, wire)
         if data[:1].isalpha():
-            return None
-        return self._proxy.dial(self._host, self._port, wire)
+            return Look.HEAD
+        return self._proxy.dial(self.target, wire)
 
-    def receive(self, request: Request, wire: Wire) -> Session | Dial:
-        """Take the first request of the tunnel: ours, or the real server's.
+    def receive(self, request: Request, wire: Tunnel) -> Holder:
+        """Take a request of the tunnel: ours, or the real server's.
 
         Raises:
             HandshakeFailure: 400 malformed, 421 its Host is not that of the tunnel.
         """
-        authority = f"{self._host}:{self._port}"
-        asked = self._proxy.ask(request, "ws", authority)
-        if make_url("ws", one_host(request), "/") != make_url("ws", authority, "/"):
-            raise HandshakeFailure(421, "the Host field names another host than the CONNECT request")
-        session = self._proxy.open_url(asked, wire)
-        if session is not None:
-            return session
-        return self._proxy.dial(self._host, self._port, wire, first=asked.request.head)
+        if not request.target.startswith("/") and request.target != "*":
+            raise HandshakeFailure(400, "inside a tunnel the request target is a path")
+        _check_host(request, self.target, "the tunnel")
+        return self._proxy.decide(request, self.target, wire, None)
 
 
 class Dial:
@@ -185,33 +302,43 @@ class Dial:
 
     Args:
         proxy: reaches it.
-        relay: what joins the two.
-        target: host and port of the server.
+        target: the server.
         wire: the browser's side.
         answer: for the browser, once the server is reached.
         first: for the server, before what the wire still holds.
+        refuse: writes the answer if the server is not reached.
     """
 
     def __init__(
-        self, proxy: Proxy, relay: Relay, target: tuple[str, int], wire: Wire, answer: bytes, first: bytes
+        self,
+        proxy: Proxy,
+        target: Target,
+        wire: Wire,
+        answer: bytes,
+        first: bytes,
+        refuse: Callable[[HandshakeFailure], bytes],
     ) -> None:
         self._proxy = proxy
-        self._relay = relay
+        self._relay = proxy.new_relay()
         self._target = target
         self._wire = wire
         self._answer = answer
         self._first = first
+        self._refuse = refuse
         self._gone = False
-        self._task = proxy.spawn(self)
+        self._task = proxy.spawn(self._run())
 
-    async def run(self) -> None:
+    def client_gone(self) -> None:
+        """The browser left before the server was reached."""
+        self._gone = True
+        self._wire.finish(b"")
+        self._proxy.forget(self._relay)
+        self._task.cancel()
+
+    async def _run(self) -> None:
         """Reach the server, then step aside."""
         try:
-            await self._proxy.reach(self._relay, *self._target)
-        except TimeoutError:
-            self._fail(HandshakeFailure(504, f"{_show(self._target)} did not answer in time"))
-        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is empty or over 63 characters.
-            self._fail(HandshakeFailure(502, f"{_show(self._target)} cannot be reached: {_why(exc)}"))
+            await self._proxy.reach(self._relay, self._target)
         except HandshakeFailure as failure:
             self._fail(failure)
         except asyncio.CancelledError:
@@ -224,57 +351,51 @@ class Dial:
             else:
                 self._join()
 
-    def client_gone(self) -> None:
-        """The browser left before the server was reached."""
-        self._gone = True
-        self._wire.finish(b"")
-        self._proxy.forget(self._relay)
-        self._task.cancel()
-
     def _join(self) -> None:
         self._relay.send(self._first)
         self._relay.send(self._wire.switch(self._answer, self._relay.attach))
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)
-        log.get_logger().warning("passing on failed", to=_show(self._target), why=failure.reason)
+        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
         if not self._gone:
             self._gone = True
-            self._wire.finish(refusal(failure.status, failure.reason))
+            self._wire.finish(self._refuse(failure))
 
 
-def loop_found() -> HandshakeFailure:
-    """Return the refusal of a request that leads back to the host."""
-    return HandshakeFailure(508, "the request leads back to this host's own port")
+def is_upgrade(request: Request) -> bool:
+    """Whether a request asks for a WebSocket, rightly or wrongly."""
+    asked = ",".join(request.values("upgrade")).lower().split(",")
+    return "websocket" in (name.strip() for name in asked)
 
 
-def _read_target(request: Request) -> tuple[str, int]:
-    match = TARGET.fullmatch(request.target)
+def _refusal(failure: HandshakeFailure) -> bytes:
+    return refusal(failure.status, failure.reason)
+
+
+def _read_authority(request: Request) -> Target:
+    match = AUTHORITY.fullmatch(request.target)
     if match is None or not 0 < int(match[2]) < 65536:
         raise HandshakeFailure(400, "the target of CONNECT is not: host, colon, port from 1 to 65535")
     if request.values("transfer-encoding") or request.value("content-length") not in (None, "0"):
         raise HandshakeFailure(400, "CONNECT has no body (RFC 9110 section 9.3.6)")
-    return match[1].lower(), int(match[2])
+    return Target(match[1].lower(), int(match[2]))
 
 
-def _local_addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Return the address that a host spells out, in whatever way, if it does."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        try:
-            address = ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return []
-    mapped = getattr(address, "ipv4_mapped", None)
-    return [mapped or address]
+def _read_whole_url(request: Request) -> tuple[Target, str]:
+    """Return the server and the path, possibly empty, of a whole URL."""
+    match = WHOLE_URL.fullmatch(request.target)
+    if match is None:
+        raise HandshakeFailure(400, "the request target is neither a path nor a ws, wss, http or https URL")
+    scheme = match[1].lower()
+    authority = match[2] if re.search(r":[0-9]+$", match[2]) else f"{match[2].rstrip(':')}:{PORTS[scheme]}"
+    found = AUTHORITY.fullmatch(authority)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise HandshakeFailure(400, "the URL that is asked for names no valid host and port")
+    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss")), match[3]
 
 
-def _show(target: tuple[str, int]) -> str:
-    return f"{target[0][:100]}:{target[1]}"
-
-
-def _why(exc: OSError | UnicodeError) -> str:
-    if isinstance(exc, socket.gaierror | UnicodeError):
-        return "the name does not resolve"
-    return exc.strerror or type(exc).__name__
+def _check_host(request: Request, target: Target, what: str) -> None:
+    scheme = "https" if target.tls else "http"
+    if make_url(scheme, one_host(request), "/") != make_url(scheme, f"{target.host}:{target.port}", "/"):
+        raise HandshakeFailure(421, f"the Host field names another host than {what}")

@@ -1,0 +1,303 @@
+"""Reaching the real server: straight or by another proxy, in TLS where that is due."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ipaddress
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
+from urllib.parse import unquote
+
+import h11
+
+from ..config import Timeouts, Tls
+from ..exceptions import HandshakeFailure, InvalidArgument
+from .gate import HTTP_1, start_tls
+from .guard import Guard
+
+__all__ = ["Dialer", "Target", "Upstream", "read_upstream"]
+
+UPSTREAM = re.compile(
+    r"http://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@]+):([0-9]{1,5})/?"
+)
+LOOPBACK = ("127.0.0.1", "::1")
+
+
+class Target(NamedTuple):
+    """A server.
+
+    Attributes:
+        host: name or address, IPv6 in brackets.
+        port: 1 to 65535.
+        tls: whether it is spoken to in TLS.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """The host without brackets."""
+        return self.host.strip("[]")
+
+    @property
+    def server_name(self) -> str:
+        """The name that its certificate is to have."""
+        return self.name.removesuffix(".")
+
+    def __str__(self) -> str:
+        return f"{self.host[:100]}:{self.port}"
+
+
+class Upstream(NamedTuple):
+    """Another proxy (CONNECT).
+
+    Attributes:
+        target: where it is.
+        credentials: value of Proxy-Authorization, None where it asks for none.
+    """
+
+    target: Target
+    credentials: str | None
+
+
+def read_upstream(url: str) -> Upstream:
+    """Read `http://[user:password@]host:port`.
+
+    Raises:
+        InvalidArgument: it is not written so.
+    """
+    match = UPSTREAM.fullmatch(url) if isinstance(url, str) else None
+    if match is None or not 0 < int(match[4]) < 65536:
+        # The value may hold a password, so the message does not repeat it.
+        raise InvalidArgument("upstream_proxy is not http://host:port, or http://user:password@host:port")
+    user, password, host, port = match.groups()
+    credentials = None
+    if user is not None:
+        pair = f"{unquote(user)}:{unquote(password or '')}".encode()
+        credentials = f"Basic {base64.b64encode(pair).decode()}"
+    return Upstream(Target(host, int(port)), credentials)
+
+
+class Dialer:
+    """Opens connections to real servers.
+
+    Args:
+        guard: knows the host's own address.
+        timeouts: `answer` for all of it, `head` and `close` for TLS.
+        tls: whose certificates are believed.
+        upstream: the proxy by which all connections go, None where they go straight.
+
+    Raises:
+        InvalidArgument: the file of `tls.trust` cannot be used.
+    """
+
+    def __init__(self, guard: Guard, timeouts: Timeouts, tls: Tls, upstream: Upstream | None) -> None:
+        self._guard = guard
+        self._timeouts = timeouts
+        self._tls = tls
+        self._upstream = upstream
+        self._context: ssl.SSLContext | None = None if tls.trust is None else _trust(tls)
+
+    async def open(self, target: Target, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Connect a protocol to a server.
+
+        Raises:
+            HandshakeFailure: 502 it cannot be reached, 504 not in time, 508 it is the host itself.
+        """
+        self.check(target)
+        try:
+            async with asyncio.timeout(self._timeouts.answer):
+                return await self._open(target, protocol)
+        except TimeoutError:
+            raise HandshakeFailure(504, f"{target} did not answer in time") from None
+        except ssl.SSLCertVerificationError as exc:
+            raise HandshakeFailure(
+                502,
+                f"the certificate of {target} is not valid: {exc.verify_message}; if it should be believed, "
+                "set Tls(trust=PATH) to the certificate of its authority",
+            ) from exc
+        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is empty or over 63 characters.
+            raise HandshakeFailure(502, f"{target} cannot be reached: {_why(exc)}") from exc
+
+    def check(self, target: Target) -> None:
+        """Check that an address that is spelled out is not the host's own.
+
+        Raises:
+            HandshakeFailure: 508.
+        """
+        own = self._guard.is_own(f"{target.host}:{target.port}")
+        if own or (self._guard.is_own(target.host) and target.port == 80):
+            raise loop_found()
+        for address in _spelled_out(target.name):
+            if self._guard.is_port(target.port) and (address.is_loopback or address.is_unspecified):
+                raise loop_found()
+
+    async def _open(self, target: Target, protocol: asyncio.Protocol) -> asyncio.Transport:
+        if self._upstream is not None:
+            return await self._through(self._upstream, target, protocol)
+        return await self._connect(target, lambda: protocol)
+
+    async def _connect(self, target: Target, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        *others, last = _names(target.name)
+        for name in others:
+            with contextlib.suppress(ConnectionRefusedError):
+                return await self._connect_to(name, target, factory)
+        return await self._connect_to(last, target, factory)
+
+    async def _connect_to(
+        self, name: str, target: Target, factory: Callable[[], asyncio.Protocol]
+    ) -> asyncio.Transport:
+        tls = target.tls
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            factory,
+            name,
+            target.port,
+            ssl=self._server_trust() if tls else None,
+            server_hostname=target.server_name if tls else None,
+            ssl_handshake_timeout=self._timeouts.answer if tls else None,
+            ssl_shutdown_timeout=self._timeouts.close if tls else None,
+        )
+        if self._leads_back(transport, target.port):
+            transport.abort()
+            raise loop_found()
+        return transport
+
+    def _leads_back(self, transport: asyncio.Transport, port: int) -> bool:
+        here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        return self._guard.is_port(port) and (
+            here[0] == there[0] or ipaddress.ip_address(there[0].partition("%")[0]).is_loopback
+        )
+
+    async def _through(
+        self, upstream: Upstream, target: Target, protocol: asyncio.Protocol
+    ) -> asyncio.Transport:
+        reply = Reply(target, upstream)
+        transport = await self._connect(upstream.target, lambda: reply)
+        try:
+            early = await reply.received
+        except BaseException:
+            transport.abort()
+            raise
+        if not target.tls:
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+            if early:
+                protocol.data_received(early)
+            return transport
+        inside, gate = await start_tls(
+            transport, self._server_trust(), self._timeouts, server_name=target.server_name
+        )
+        protocol.connection_made(inside)
+        gate.hand_over(inside, protocol)
+        return inside
+
+    def _server_trust(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = _trust(self._tls)
+        return self._context
+
+
+class Reply(asyncio.Protocol):
+    """Asks another proxy for a tunnel.
+
+    Args:
+        target: where to.
+        upstream: the proxy.
+
+    Attributes:
+        received: done when the tunnel is there, with the first bytes that came through it.
+    """
+
+    def __init__(self, target: Target, upstream: Upstream) -> None:
+        self._upstream = upstream
+        fields = [("Host", f"{target.host}:{target.port}")]
+        if upstream.credentials is not None:
+            fields.append(("Proxy-Authorization", upstream.credentials))
+        self._request = h11.Request(method="CONNECT", target=f"{target.host}:{target.port}", headers=fields)
+        self._http = h11.Connection(h11.CLIENT)
+        self.received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting any more when it fails.
+        self.received.add_done_callback(lambda received: received.cancelled() or received.exception())
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        asked = (self._http.send(self._request), self._http.send(h11.EndOfMessage()))
+        cast(asyncio.Transport, transport).write(b"".join(part or b"" for part in asked))
+
+    def data_received(self, data: bytes) -> None:
+        """Read the answer."""
+        try:
+            self._http.receive_data(data)
+            event = self._http.next_event()
+            while isinstance(event, h11.InformationalResponse):
+                event = self._http.next_event()
+        except h11.RemoteProtocolError as exc:
+            self._fail(f"answered nonsense: {exc}")
+            return
+        if isinstance(event, h11.Response) and not self.received.done():
+            if 200 <= event.status_code < 300:
+                self.received.set_result(self._http.trailing_data[0])
+            else:
+                self._fail(f"answered {event.status_code} {event.reason.decode('latin-1')}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The proxy has gone."""
+        self._fail("closed the connection without an answer")
+
+    def _fail(self, why: str) -> None:
+        if not self.received.done():
+            failure = HandshakeFailure(502, f"the upstream proxy {self._upstream.target} {why}")
+            self.received.set_exception(failure)
+
+
+def loop_found() -> HandshakeFailure:
+    """Return the refusal of a request that leads back to the host."""
+    return HandshakeFailure(508, "the request leads back to this host's own port")
+
+
+def _trust(tls: Tls) -> ssl.SSLContext:
+    """Return what checks the certificates of servers: the system's trust store, and `tls.trust`."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(HTTP_1)
+    if tls.trust is not None:
+        try:
+            context.load_verify_locations(tls.trust)
+        except (OSError, ssl.SSLError) as exc:
+            raise InvalidArgument(f"Tls.trust: {tls.trust} has no certificates in PEM: {exc}") from exc
+    return context
+
+
+def _names(name: str) -> Iterator[str]:
+    """Return what to connect to: names below `localhost` are loopback (RFC 6761 section 6.3), in no DNS."""
+    if name.lower().removesuffix(".").endswith(".localhost"):
+        yield from LOOPBACK
+    else:
+        yield name
+
+
+def _spelled_out(name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Return the address that a host spells out, in whatever way, if it does."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except OSError:
+            return []
+    mapped = getattr(address, "ipv4_mapped", None)
+    return [mapped or address]
+
+
+def _why(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, socket.gaierror | UnicodeError):
+        return "the name does not resolve"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS failed: {exc.reason}"
+    return exc.strerror or type(exc).__name__

@@ -1,0 +1,335 @@
+"""HTTP requests that go on to their real servers, with the answers, as they come.
+
+The bytes that leave are the bytes that came; h11 reads along and tells where a message ends, so that the next
+request on the same connection can be decided anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import h11
+
+from .. import log
+from ..connection import Linger
+from ..exceptions import HandshakeFailure
+from ..handshake import Request, refusal
+from .dial import Target
+from .listener import Receiver, Tunnel
+
+if TYPE_CHECKING:
+    from .proxy import Proxy
+
+__all__ = ["Exchange", "Server"]
+
+PIECE = 64 * 1024
+"""Most bytes read at once; twice as many wait on each side."""
+
+LONGEST_HEAD = 256 * 1024
+"""Of an answer, and of the trailers of a chunked body."""
+
+
+class Stream:
+    """A connection that a coroutine reads and writes.
+
+    Attributes:
+        protocol: for the transport.
+        reader: what comes on it.
+        transport: once it is made.
+        lost: to be called once when the transport is gone or given up.
+    """
+
+    transport: asyncio.Transport
+    lost: Callable[[], None]
+
+    def __init__(self) -> None:
+        self.reader = asyncio.StreamReader(limit=PIECE)
+        self.protocol = asyncio.StreamReaderProtocol(self.reader)
+
+    def take(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
+        """Take a transport from another protocol."""
+        transport.set_protocol(self.protocol)
+        self.protocol.connection_made(transport)
+        self.made(transport, lost)
+
+    def made(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
+        """Take a transport that was made for this protocol."""
+        self.transport, self.lost = transport, lost
+        loop = asyncio.get_running_loop()
+        self._writer = asyncio.StreamWriter(transport, self.protocol, self.reader, loop)
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes, and wait until the connection can take more.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        if data:
+            self._writer.write(data)
+            await self._writer.drain()
+
+    def end(self) -> None:
+        """Pass the end of the other direction on, where the connection can be half closed."""
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    async def leave(self) -> bytes:
+        """Read no more, for somebody else to take the transport at once; return what was not read."""
+        self.transport.pause_reading()
+        self.reader.feed_eof()
+        return await self.reader.read()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.transport.abort()
+        self.lost()
+
+
+class Server(Stream):
+    """A connection to a real server, for one request after the other.
+
+    Args:
+        target: where it is.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can take another request, as far as one can tell."""
+        return not (self.transport.is_closing() or self.reader.at_eof())
+
+
+class Message:
+    """Reads along one message.
+
+    Args:
+        request: None for a request, for an answer what it answers.
+
+    Attributes:
+        over: whether its end was seen.
+        switched: whether it is a 101: no HTTP follows.
+        rest: what came after its end.
+        head: a request's.
+    """
+
+    def __init__(self, request: h11.Request | None = None) -> None:
+        self.over = False
+        self.switched = False
+        self.rest = b""
+        self.head: h11.Request | None = None
+        self._begun = False
+        self._held = b""
+        role = h11.SERVER if request is None else h11.CLIENT
+        self._http = h11.Connection(role, max_incomplete_event_size=LONGEST_HEAD)
+        if request is not None:
+            self._http.send(_as_sent(request))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether its head was seen."""
+        return self._begun
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection can take another message after it."""
+        return self.over and self._http.their_state not in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes, none at the end of the stream; return those that are to be passed on.
+
+        Raises:
+            h11.RemoteProtocolError: they are no HTTP.
+        """
+        self._http.receive_data(data)
+        self._held += data
+        while not self.over and (event := self._http.next_event()) is not h11.NEED_DATA:
+            self._take(event)
+        if not self._begun:
+            return b""
+        passed, self._held = self._held, b""
+        if self.over:
+            self.rest = self._http.trailing_data[0]
+        return passed[: len(passed) - len(self.rest)]
+
+    def _take(self, event: object) -> None:
+        self._begun = True
+        if isinstance(event, h11.Request):
+            self.head = event
+        elif isinstance(event, h11.InformationalResponse):
+            self.over = self.switched = event.status_code == 101
+        else:
+            self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
+
+
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        proxy: reaches servers.
+        wire: the client's side; taken at once.
+        target: the server.
+        request: its target is a path.
+        then: receives what comes on the connection afterwards.
+
+    Raises:
+        HandshakeFailure: 400, the request's body could be smuggling.
+    """
+
+    def __init__(self, proxy: Proxy, wire: Tunnel, target: Target, request: Request, then: Receiver) -> None:
+        _check_framing(request)
+        self._proxy = proxy
+        self._wire = wire
+        self._target = target
+        self._then = then
+        self._near = Stream()
+        self._far, wire.kept = wire.kept, None
+        self._request = Message()
+        self._answer: Message | None = None
+        self._fault: HandshakeFailure | None = None
+        self._ended = False
+        self._settled = False
+        self._first = request.head + wire.switch(b"", self._near.take)
+        self._task = proxy.spawn(self._run())
+        self._task.add_done_callback(self._clean_up)
+
+    def client_gone(self) -> None:
+        """The client has left; never called, as the wire was taken."""
+
+    async def _run(self) -> None:
+        try:
+            first = self._feed_request(self._first)
+            far = await self._reach()
+            await self._talk(far, first)
+            await self._part(far)
+        except HandshakeFailure as failure:
+            self._refuse(failure)
+        except OSError:
+            pass  # One of the two has gone; the other one is dropped.
+
+    def _feed_request(self, data: bytes) -> bytes:
+        try:
+            return self._request.feed(data)
+        except h11.RemoteProtocolError as exc:
+            raise HandshakeFailure(400, f"the request is malformed: {exc}") from exc
+
+    async def _reach(self) -> Server:
+        if isinstance(self._far, Server) and self._far.target == self._target and self._far.is_usable:
+            return self._far
+        if self._far is not None:
+            self._far.close()
+            self._far = None
+        self._far = await self._proxy.server(self._target)
+        return self._far
+
+    async def _talk(self, far: Server, first: bytes) -> None:
+        """Pass the request on and the answer back, both at once: either may wait for the other."""
+        assert self._request.head is not None
+        self._answer = Message(self._request.head)
+        up = asyncio.create_task(self._send_request(far, first))
+        try:
+            await self._send_answer(far, self._answer)
+        finally:
+            up.cancel()
+            await asyncio.wait([up])
+
+    async def _send_request(self, far: Server, first: bytes) -> None:
+        try:
+            await far.write(first)
+            while data := await self._near.reader.read(PIECE):
+                if self._request.over:
+                    self._request.rest += data  # The next request came before this one was answered.
+                    return
+                await far.write(self._feed_request(data))
+            self._ended = True
+            far.end()
+        except HandshakeFailure as failure:
+            self._fault = failure
+            far.transport.abort()
+        except OSError:
+            pass  # The server takes no more; what it says of that is passed on.
+
+    async def _send_answer(self, far: Server, answer: Message) -> None:
+        while not answer.over:
+            data = await far.reader.read(PIECE)
+            try:
+                passed = answer.feed(data)
+            except h11.RemoteProtocolError as exc:
+                raise self._failed(answer, f"{self._target} did not answer in HTTP: {exc}") from exc
+            await self._near.write(passed)
+            if not data and not answer.over:
+                raise self._failed(answer, f"{self._target} closed the connection without an answer")
+
+    def _failed(self, answer: Message, why: str) -> Exception:
+        if answer.is_begun:
+            return ConnectionResetError(why)
+        return self._fault or HandshakeFailure(502, why)
+
+    async def _part(self, far: Server) -> None:
+        """Leave the connections as the messages have it."""
+        assert self._answer is not None
+        answer, near = self._answer, self._near
+        if answer.switched:
+            await self._step_aside(far, answer)
+        elif self._request.keeps_alive and answer.keeps_alive and not self._ended:
+            rest = self._request.rest + await near.leave()
+            self._far, self._settled = None, True
+            self._wire.look_again(self._then, rest, far)
+        else:
+            self._linger(b"")
+
+    async def _step_aside(self, far: Server, answer: Message) -> None:
+        if self._ended:
+            return  # Who sends no more can take part in no WebSocket.
+        relay, near = self._proxy.new_relay(), self._near
+        down = answer.rest + await far.leave()
+        up = self._request.rest + await near.leave()
+        self._far, self._settled = None, True
+        relay.far.lost = far.lost
+        relay.far.take(far.transport)
+        relay.attach(near.transport, near.lost)
+        if down and not near.transport.is_closing():
+            near.transport.write(down)
+        relay.send(up)
+
+    def _refuse(self, failure: HandshakeFailure) -> None:
+        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
+        self._linger(refusal(failure.status, failure.reason))
+
+    def _linger(self, data: bytes) -> None:
+        if not self._near.transport.is_closing():
+            self._settled = True
+            Linger(self._near.transport, data, self._proxy.patience, self._near.lost)
+
+    def _clean_up(self, task: asyncio.Task[None]) -> None:
+        if not self._settled:
+            self._near.close()
+        if self._far is not None:
+            self._far.close()
+
+
+def _check_framing(request: Request) -> None:
+    """Check that nobody could read another length of the body than we do (RFC 9112 section 11.2).
+
+    Raises:
+        HandshakeFailure: 400.
+    """
+    lengths, codings = request.values("content-length"), request.values("transfer-encoding")
+    if len(lengths) > 1 or (lengths and codings):
+        raise HandshakeFailure(400, "the request says in two ways how long its body is")
+    if codings and ([coding.lower() for coding in codings] != ["chunked"] or request.version != (1, 1)):
+        raise HandshakeFailure(400, "the one transfer coding of a request is chunked, in HTTP/1.1")
+    if len(request.values("host")) > 1:
+        raise HandshakeFailure(400, "the request has more than one Host field")
+
+
+def _as_sent(request: h11.Request) -> h11.Request:
+    """Return a request as h11 sends one; of its version the answer does not depend."""
+    headers = list(request.headers)
+    if not any(name == b"host" for name, _ in headers):
+        headers.append((b"host", b""))
+    return h11.Request(method=request.method, target=request.target, headers=headers)
