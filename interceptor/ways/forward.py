@@ -31,8 +31,36 @@ LONGEST_HEAD = 256 * 1024
 """Of an answer, and of the trailers of a chunked body."""
 
 
+class Flow(asyncio.StreamReaderProtocol):
+    """Feeds a reader, and tells when the transport can take more.
+
+    Attributes:
+        writable: set while it can, and when it is gone.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    def pause_writing(self) -> None:
+        """Hold writers back."""
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let them go on."""
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody has to wait any more."""
+        self.writable.set()
+        super().connection_lost(exc)
+
+
 class Stream:
     """A connection that a coroutine reads and writes.
+
+    No asyncio.StreamWriter is in it: one that is forgotten closes its transport, whoever has that then.
 
     Attributes:
         protocol: for the transport.
@@ -46,7 +74,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader(limit=PIECE)
-        self.protocol = asyncio.StreamReaderProtocol(self.reader)
+        self.protocol = Flow(self.reader)
 
     def take(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
         """Take a transport from another protocol."""
@@ -57,8 +85,6 @@ class Stream:
     def made(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
         """Take a transport that was made for this protocol."""
         self.transport, self.lost = transport, lost
-        loop = asyncio.get_running_loop()
-        self._writer = asyncio.StreamWriter(transport, self.protocol, self.reader, loop)
 
     async def write(self, data: bytes) -> None:
         """Send bytes, and wait until the connection can take more.
@@ -66,9 +92,12 @@ class Stream:
         Raises:
             OSError: the connection is gone.
         """
-        if data:
-            self._writer.write(data)
-            await self._writer.drain()
+        if not data:
+            return
+        self.transport.write(data)
+        await self.protocol.writable.wait()
+        if self.transport.is_closing():
+            raise ConnectionResetError("the connection is gone")
 
     def end(self) -> None:
         """Pass the end of the other direction on, where the connection can be half closed."""
