@@ -321,7 +321,8 @@ class Exchange:
         relay.far.lost = far.lost
         relay.far.take(far.transport)
         relay.attach(near.transport, near.lost)
-        if down and not near.transport.is_closing():
+        if not near.transport.is_closing():
+            near.transport.resume_reading()
             near.transport.write(down)
         relay.send(up)
 
