@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Self
@@ -44,8 +45,13 @@ class Leg:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, target: int) -> AsyncIterator[Self]:
-        """Record on the way to a port of this machine."""
+    async def to(cls, target: int, context: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
+        """Record on the way to a port of this machine.
+
+        Args:
+            target: the port.
+            context: ends TLS before that.
+        """
         leg = cls(target)
         tasks: set[asyncio.Task[None]] = set()
 
@@ -54,7 +60,7 @@ class Leg:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
         leg.port = server.sockets[0].getsockname()[1]
         try:
             yield leg
@@ -65,13 +71,14 @@ class Leg:
             await asyncio.gather(*tasks, return_exceptions=True)
             await server.wait_closed()
 
-    async def sent_with(self, text: str) -> bytes:
-        """Wait for the connection whose client sent a text to end, and return all that the client sent."""
+    async def take_with(self, text: str) -> bytes:
+        """Wait for a connection whose client sent a text to end, take it, and return all that was sent."""
         async with asyncio.timeout(PATIENCE):
             while not (found := [sent for sent in self._ended if text.encode() in sent]):
                 self._changed.clear()
                 await self._changed.wait()
         assert len(found) == 1, found
+        self._ended.remove(found[0])
         return found[0]
 
     def has_seen(self, text: str) -> bool:
@@ -97,14 +104,17 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept
             kept += data
             writer.write(data)
             await writer.drain()
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:
+            writer.close()
     except OSError:  # A reset ends both ways.
         writer.transport.abort()
 
 
 @asynccontextmanager
-async def real_server() -> AsyncIterator[Leg]:
-    """A server that sends back what it gets, behind a recorder."""
+async def real_server(context: ssl.SSLContext | None = None) -> AsyncIterator[Leg]:
+    """A server that sends back what it gets, behind a recorder that ends TLS if it has a context."""
 
     async def echo(socket: ServerConnection) -> None:
         async for message in socket:
@@ -112,7 +122,7 @@ async def real_server() -> AsyncIterator[Leg]:
 
     async with serve(echo, "127.0.0.1", 0, subprotocols=[Subprotocol("chat")]) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with Leg.to(port) as leg:
+        async with Leg.to(port, context) as leg:
             yield leg
 
 

@@ -83,7 +83,6 @@ class TestQt:
         [
             "--proxy-server=http://other:1 --proxy-bypass-list=x",
             "--proxy-pac-url=data:,x",
-            '--host-resolver-rules="MAP x y"',
             qt_flags(HERE, "proxy"),
         ],
     )
@@ -92,11 +91,14 @@ class TestQt:
 
     def test_lists_are_joined(self) -> None:
         """Of a flag that is there twice Chromium takes the last one alone."""
-        there = "--disable-features=A,B --ignore-certificate-errors-spki-list=eA=="
-        assert qt_flags(HERE, "resolver", there).split(" --")[1:] == [
-            "disable-features=A,B,LocalNetworkAccessChecksWebSockets",
-            "ignore-certificate-errors-spki-list=eA==,cGlu",
-        ]
+        there = (
+            "--disable-features=A,B --ignore-certificate-errors-spki-list=eA== "
+            '--host-resolver-rules="MAP x y,MAP a.test z"'
+        )
+        assert qt_flags(HERE, "resolver", there) == " ".join(
+            [f'"{MAP},MAP x y,MAP a.test z"', f"{CHECKS},A,B", f"{TRUST},eA=="]
+        )
+        assert qt_flags(HERE, "proxy", there).endswith('"--host-resolver-rules=MAP x y,MAP a.test z"')
 
 
 class TestFirefox:

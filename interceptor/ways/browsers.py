@@ -45,10 +45,10 @@ NETWORK_CHECKS = "LocalNetworkAccessChecksWebSockets"
 LOOPBACK_TOO = "<-loopback>"
 """In Chromium's list of what goes past a proxy: even loopback does not."""
 
-LISTS = ("--disable-features", "--ignore-certificate-errors-spki-list")
+LISTS = ("--disable-features", "--host-resolver-rules", "--ignore-certificate-errors-spki-list")
 """Chromium's flags that are lists. Of a flag that is there twice Chromium takes the last one."""
 
-REPLACED = ("--proxy-server", "--proxy-bypass-list", "--proxy-pac-url", "--host-resolver-rules", *LISTS)
+REPLACED = ("--proxy-server", "--proxy-bypass-list", "--proxy-pac-url", *LISTS)
 """Flags that are not kept as they were, because two ways at once are none."""
 
 BLANKS = re.compile(r'(?:[^\s"]|"[^"]*")+')
@@ -127,7 +127,8 @@ def qt_flags(here: Here, via: str, present: str = "") -> str:
     Args:
         here: the host.
         via: as for Chromium.
-        present: what is in the variable already. It is kept, but for other ways to a proxy.
+        present: what is in the variable already. It is kept, and lists are joined, ours first; but flags for
+            another proxy go.
 
     Raises:
         InvalidArgument: `via` is no such.
@@ -135,7 +136,7 @@ def qt_flags(here: Here, via: str, present: str = "") -> str:
     flags = [flag.replace('"', "") for flag in BLANKS.findall(present)]
     ours = chromium_args(here, via)
     lists: dict[str, list[str]] = {}
-    for name, _, value in (flag.partition("=") for flag in [*flags, *ours]):
+    for name, _, value in (flag.partition("=") for flag in [*ours, *flags]):
         if name in LISTS:
             lists.setdefault(name, []).extend(filter(None, value.split(",")))
     kept = [flag for flag in flags if _name(flag) not in REPLACED]

@@ -1,7 +1,7 @@
 """A window of WebKitGTK, driven by lines of JSON: a program of its own, started by `tests.engines`.
 
 It runs with the system's Python, which has the bindings, and takes the same orders as `window_qt`. Its one
-argument is the proxy, or nothing.
+argument is the proxy, or nothing. It takes any certificate.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def say(answer: object) -> None:
 
 
 def new_context(proxy: str) -> WebKit2.WebContext:
-    """A profile that is kept nowhere; with a proxy, everything goes there, and its certificates are taken."""
+    """A profile that is kept nowhere; with a proxy, everything goes there."""
     manager = WebKit2.WebsiteDataManager.new_ephemeral()
+    manager.set_tls_errors_policy(WebKit2.TLSErrorsPolicy.IGNORE)
     if proxy:
         settings = WebKit2.NetworkProxySettings.new(proxy, [])
         manager.set_network_proxy_settings(WebKit2.NetworkProxyMode.CUSTOM, settings)
-        manager.set_tls_errors_policy(WebKit2.TLSErrorsPolicy.IGNORE)
     else:
         manager.set_network_proxy_settings(WebKit2.NetworkProxyMode.NO_PROXY, None)
     return WebKit2.WebContext.new_with_website_data_manager(manager)
