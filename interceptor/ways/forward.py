@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h11
 
@@ -31,11 +31,10 @@ LONGEST_HEAD = 256 * 1024
 """Of an answer, and of the trailers of a chunked body."""
 
 
-class Stream:
-    """A connection that a coroutine reads and writes.
+class Stream(asyncio.Protocol):
+    """A connection that a coroutine reads and writes, and that can be given away.
 
     Attributes:
-        protocol: for the transport.
         reader: what comes on it.
         transport: once it is made.
         lost: to be called once when the transport is gone or given up.
@@ -46,19 +45,46 @@ class Stream:
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader(limit=PIECE)
-        self.protocol = asyncio.StreamReaderProtocol(self.reader)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_lost = False
 
     def take(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
         """Take a transport from another protocol."""
-        transport.set_protocol(self.protocol)
-        self.protocol.connection_made(transport)
-        self.made(transport, lost)
+        self.lost = lost
+        transport.set_protocol(self)
+        self.connection_made(transport)
 
-    def made(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
-        """Take a transport that was made for this protocol."""
-        self.transport, self.lost = transport, lost
-        loop = asyncio.get_running_loop()
-        self._writer = asyncio.StreamWriter(transport, self.protocol, self.reader, loop)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read it."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.reader.set_transport(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep bytes for the reader, which stops the transport when it has enough."""
+        self.reader.feed_data(data)
+
+    def eof_received(self) -> bool:
+        """Tell the reader; the other direction stays open where there is such a thing."""
+        self.reader.feed_eof()
+        return self.transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """The transport has room."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wake whoever waits."""
+        self._is_lost = True
+        self._room.set()
+        if exc is None:
+            self.reader.feed_eof()
+        else:
+            self.reader.set_exception(exc)
 
     async def write(self, data: bytes) -> None:
         """Send bytes, and wait until the connection can take more.
@@ -67,8 +93,10 @@ class Stream:
             OSError: the connection is gone.
         """
         if data:
-            self._writer.write(data)
-            await self._writer.drain()
+            self.transport.write(data)
+            await self._room.wait()
+            if self._is_lost:
+                raise ConnectionResetError("the connection was lost")
 
     def end(self) -> None:
         """Pass the end of the other direction on, where the connection can be half closed."""
@@ -292,9 +320,10 @@ class Exchange:
         relay.far.lost = far.lost
         relay.far.take(far.transport)
         relay.attach(near.transport, near.lost)
-        if down and not near.transport.is_closing():
-            near.transport.write(down)
-        relay.send(up)
+        relay.near.give(down)
+        relay.far.give(up)
+        if not near.transport.is_closing():
+            near.transport.resume_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
         log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
