@@ -7,8 +7,8 @@ request on the same connection can be decided anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Coroutine
+from typing import Protocol, cast
 
 import h11
 
@@ -16,11 +16,9 @@ from .. import log
 from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
+from ..relay import Relay
 from .dial import Target
 from .listener import Receiver, Tunnel
-
-if TYPE_CHECKING:
-    from .proxy import Proxy
 
 __all__ = ["Exchange", "Server"]
 
@@ -92,11 +90,13 @@ class Stream(asyncio.Protocol):
         Raises:
             OSError: the connection is gone.
         """
-        if data:
+        if not data:
+            return
+        if not self.transport.is_closing():
             self.transport.write(data)
             await self._room.wait()
-            if self._is_lost:
-                raise ConnectionResetError("the connection was lost")
+        if self._is_lost or self.transport.is_closing():
+            raise ConnectionResetError("the connection was lost")
 
     def end(self) -> None:
         """Pass the end of the other direction on, where the connection can be half closed."""
@@ -194,11 +194,32 @@ class Message:
             self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 
 
+class Onward(Protocol):
+    """Where requests go on."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a client has to take its last answer."""
+
+    async def server(self, target: Target) -> Server:
+        """Open a connection to a server.
+
+        Raises:
+            HandshakeFailure: the server cannot be reached.
+        """
+
+    def new_relay(self) -> Relay:
+        """Return a relay that the host ends when it stops."""
+
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a coroutine that is cancelled when the host stops."""
+
+
 class Exchange:
     """One request and its answer.
 
     Args:
-        proxy: reaches servers.
+        onward: reaches servers.
         wire: the client's side; taken at once.
         target: the server.
         request: its target is a path.
@@ -208,9 +229,11 @@ class Exchange:
         HandshakeFailure: 400, the request's body could be smuggling.
     """
 
-    def __init__(self, proxy: Proxy, wire: Tunnel, target: Target, request: Request, then: Receiver) -> None:
+    def __init__(
+        self, onward: Onward, wire: Tunnel, target: Target, request: Request, then: Receiver
+    ) -> None:
         _check_framing(request)
-        self._proxy = proxy
+        self._onward = onward
         self._wire = wire
         self._target = target
         self._then = then
@@ -222,7 +245,7 @@ class Exchange:
         self._ended = False
         self._settled = False
         self._first = request.head + wire.switch(b"", self._near.take)
-        self._task = proxy.spawn(self._run())
+        self._task = onward.spawn(self._run())
         self._task.add_done_callback(self._clean_up)
 
     def client_gone(self) -> None:
@@ -251,7 +274,7 @@ class Exchange:
         if self._far is not None:
             self._far.close()
             self._far = None
-        self._far = await self._proxy.server(self._target)
+        self._far = await self._onward.server(self._target)
         return self._far
 
     async def _talk(self, far: Server, first: bytes) -> None:
@@ -313,7 +336,7 @@ class Exchange:
     async def _step_aside(self, far: Server, answer: Message) -> None:
         if self._ended:
             return  # Who sends no more can take part in no WebSocket.
-        relay, near = self._proxy.new_relay(), self._near
+        relay, near = self._onward.new_relay(), self._near
         down = answer.rest + await far.leave()
         up = self._request.rest + await near.leave()
         self._far, self._settled = None, True
@@ -332,7 +355,7 @@ class Exchange:
     def _linger(self, data: bytes) -> None:
         if not self._near.transport.is_closing():
             self._settled = True
-            Linger(self._near.transport, data, self._proxy.patience, self._near.lost)
+            Linger(self._near.transport, data, self._onward.patience, self._near.lost)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
         if not self._settled:
