@@ -50,10 +50,6 @@ class Relay:
         else:
             far.resume_reading()
 
-    def send(self, data: bytes) -> None:
-        """Send bytes to the far end that came before the near end was attached."""
-        self.far.give(data)
-
     def close(self) -> None:
         """Drop both connections."""
         for side in (self.near, self.far):
@@ -110,7 +106,7 @@ class Side(asyncio.Protocol):
 
     def give(self, data: bytes) -> None:
         """Send bytes on this end."""
-        if data and self.transport is not None:
+        if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def take_early(self) -> bytes:

@@ -19,7 +19,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def server(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def server(
+    handler: Handler, context: ssl.SSLContext | None = None, *, address: str = "127.0.0.1"
+) -> AsyncIterator[int]:
     """A TCP server that never heard of us, in TLS if it has a context; gives its port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -33,7 +35,7 @@ async def server(handler: Handler, context: ssl.SSLContext | None = None) -> Asy
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    listening = await asyncio.start_server(handle, address, 0, ssl=context)
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:

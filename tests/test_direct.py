@@ -280,7 +280,6 @@ async def test_pattern_that_raises_is_the_programs_fault(lines: list[Line]) -> N
 KEYLESS = request("/chat", "myapp", without=("Sec-WebSocket-Key",))
 NO_RULE = [
     ("no request line", b"nonsense\r\n\r\n", 400, "the request line is not"),
-    ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "not TLS"),
     ("two blanks", HEAD.replace(b"GET ", b"GET  ", 1), 400, "the request line is not"),
     ("HTTP/1", HEAD.replace(b"HTTP/1.1", b"HTTP/1"), 400, "the request line is not"),
     ("target not ASCII", HEAD.replace(b"/chat", b"/ch\xe4t"), 400, "the request line is not"),
@@ -322,7 +321,7 @@ NO_RULE = [
     ("name that no rule has", request("/chat", "rebound.evil"), 421, "no rule has it"),
     ("own name, another port", request("/chat", "127.0.0.1:1"), 421, "no rule has it"),
     ("own name without port", request("/chat", "127.0.0.1"), 421, "no rule has it"),
-    ("absolute, no rule has it", request("ws://rebound.evil/", "myapp"), 421, "no rule has it"),
+    ("absolute, no rule has it", request("ws://rebound.evil/", "myapp"), 421, "names another host"),
     ("spelled out to a name", request("/.interceptor/ws/gate/", "rebound.evil"), 421, "no rule has it"),
 ]
 

@@ -230,12 +230,15 @@ class TestLeftAlone:
 
     async def test_tls_where_only_a_rule_for_ws_could_match(self) -> None:
         got = bytearray()
-        async with server(lambda r, w: record(r, w, got)) as port:
-            async with Host([(f"ws://localhost:{port}/*", 1)]) as host, Peer.connect(host) as peer:
-                await tunnel(peer, f"localhost:{port}")
-                sent = hello("localhost")
-                await peer.send(sent)
-                assert await peer.reader.readexactly(2) == b"ok"
+        sent = hello("localhost")
+        async with (
+            server(lambda r, w: record(r, w, got)) as port,
+            Host([(f"ws://localhost:{port}/*", 1)]) as host,
+            Peer.connect(host) as peer,
+        ):
+            await tunnel(peer, f"localhost:{port}")
+            await peer.send(sent)
+            assert await peer.reader.readexactly(2) == b"ok"
         assert bytes(got) == sent
 
 

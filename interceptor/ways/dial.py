@@ -23,7 +23,7 @@ from .guard import Guard
 __all__ = ["Dialer", "Target", "Upstream", "read_upstream"]
 
 UPSTREAM = re.compile(
-    r"http://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@]+):([0-9]{1,5})/?"
+    r"http://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[0-9A-Fa-f:.]+\]|[^\[\]\s:/?#@]+):([0-9]{1,5})/?"
 )
 LOOPBACK = ("127.0.0.1", "::1")
 

@@ -17,7 +17,7 @@ from ..session import Session, Wire
 from .guard import Guard
 from .listener import Holder, Look, Tunnel
 from .pages import Pages
-from .reception import Asked, Home, Reception, make_url, one_host
+from .reception import Asked, Home, Reception, make_url, one_host, split_url
 
 __all__ = ["SPELLED_OUT", "Direct", "SecureDirect", "with_target"]
 
@@ -158,6 +158,8 @@ class SecureDirect:
 
 def with_target(request: Request, target: str) -> Request:
     """Return the request with another target in its first line."""
+    if target == request.target:
+        return request
     first, _, rest = request.head.partition(b"\r\n")
     line = b" ".join((first.split(b" ")[0], target.encode("ascii"), first.split(b" ")[2]))
     return dataclasses.replace(request, head=line + b"\r\n" + rest, target=target)
@@ -172,8 +174,5 @@ def _spelled_out(text: str) -> URL:
 
 
 def _absolute(target: str) -> URL:
-    scheme, separator, rest = target.partition("://")
-    if not separator or scheme.lower() not in WEBSOCKET_SCHEMES:
-        raise HandshakeFailure(400, "the request target is neither a path nor a ws, wss, http or https URL")
-    authority, slash, path = rest.partition("/")
-    return make_url(WEBSOCKET_SCHEMES[scheme.lower()], authority, slash + path)
+    scheme, authority, path = split_url(target)
+    return make_url(WEBSOCKET_SCHEMES[scheme], authority, path)

@@ -7,8 +7,8 @@ request on the same connection can be decided anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Protocol, cast
 
 import h11
 
@@ -16,11 +16,9 @@ from .. import log
 from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
+from ..relay import Relay
 from .dial import Target
 from .listener import Receiver, Tunnel
-
-if TYPE_CHECKING:
-    from .proxy import Proxy
 
 __all__ = ["Exchange", "Server"]
 
@@ -31,39 +29,10 @@ LONGEST_HEAD = 256 * 1024
 """Of an answer, and of the trailers of a chunked body."""
 
 
-class Flow(asyncio.StreamReaderProtocol):
-    """Feeds a reader, and tells when the transport can take more.
+class Stream(asyncio.Protocol):
+    """A connection that a coroutine reads and writes, and that can be given away.
 
     Attributes:
-        writable: set while it can, and when it is gone.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
-        self.writable = asyncio.Event()
-        self.writable.set()
-
-    def pause_writing(self) -> None:
-        """Hold writers back."""
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        """Let them go on."""
-        self.writable.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody has to wait any more."""
-        self.writable.set()
-        super().connection_lost(exc)
-
-
-class Stream:
-    """A connection that a coroutine reads and writes.
-
-    No asyncio.StreamWriter is in it: one that is forgotten closes its transport, whoever has that then.
-
-    Attributes:
-        protocol: for the transport.
         reader: what comes on it.
         transport: once it is made.
         lost: to be called once when the transport is gone or given up.
@@ -74,17 +43,46 @@ class Stream:
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader(limit=PIECE)
-        self.protocol = Flow(self.reader)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_lost = False
 
     def take(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
         """Take a transport from another protocol."""
-        transport.set_protocol(self.protocol)
-        self.protocol.connection_made(transport)
-        self.made(transport, lost)
+        self.lost = lost
+        transport.set_protocol(self)
+        self.connection_made(transport)
 
-    def made(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
-        """Take a transport that was made for this protocol."""
-        self.transport, self.lost = transport, lost
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read it."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.reader.set_transport(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep bytes for the reader, which stops the transport when it has enough."""
+        self.reader.feed_data(data)
+
+    def eof_received(self) -> bool:
+        """Tell the reader; the other direction stays open where there is such a thing."""
+        self.reader.feed_eof()
+        return self.transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """The transport has room."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wake whoever waits."""
+        self._is_lost = True
+        self._room.set()
+        if exc is None:
+            self.reader.feed_eof()
+        else:
+            self.reader.set_exception(exc)
 
     async def write(self, data: bytes) -> None:
         """Send bytes, and wait until the connection can take more.
@@ -94,10 +92,11 @@ class Stream:
         """
         if not data:
             return
-        self.transport.write(data)
-        await self.protocol.writable.wait()
-        if self.transport.is_closing():
-            raise ConnectionResetError("the connection is gone")
+        if not self.transport.is_closing():
+            self.transport.write(data)
+            await self._room.wait()
+        if self._is_lost or self.transport.is_closing():
+            raise ConnectionResetError("the connection was lost")
 
     def end(self) -> None:
         """Pass the end of the other direction on, where the connection can be half closed."""
@@ -195,11 +194,32 @@ class Message:
             self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 
 
+class Onward(Protocol):
+    """Where requests go on."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a client has to take its last answer."""
+
+    async def server(self, target: Target) -> Server:
+        """Open a connection to a server.
+
+        Raises:
+            HandshakeFailure: the server cannot be reached.
+        """
+
+    def new_relay(self) -> Relay:
+        """Return a relay that the host ends when it stops."""
+
+    def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a coroutine that is cancelled when the host stops."""
+
+
 class Exchange:
     """One request and its answer.
 
     Args:
-        proxy: reaches servers.
+        onward: reaches servers.
         wire: the client's side; taken at once.
         target: the server.
         request: its target is a path.
@@ -209,9 +229,11 @@ class Exchange:
         HandshakeFailure: 400, the request's body could be smuggling.
     """
 
-    def __init__(self, proxy: Proxy, wire: Tunnel, target: Target, request: Request, then: Receiver) -> None:
+    def __init__(
+        self, onward: Onward, wire: Tunnel, target: Target, request: Request, then: Receiver
+    ) -> None:
         _check_framing(request)
-        self._proxy = proxy
+        self._onward = onward
         self._wire = wire
         self._target = target
         self._then = then
@@ -223,7 +245,7 @@ class Exchange:
         self._ended = False
         self._settled = False
         self._first = request.head + wire.switch(b"", self._near.take)
-        self._task = proxy.spawn(self._run())
+        self._task = onward.spawn(self._run())
         self._task.add_done_callback(self._clean_up)
 
     def client_gone(self) -> None:
@@ -252,7 +274,7 @@ class Exchange:
         if self._far is not None:
             self._far.close()
             self._far = None
-        self._far = await self._proxy.server(self._target)
+        self._far = await self._onward.server(self._target)
         return self._far
 
     async def _talk(self, far: Server, first: bytes) -> None:
@@ -314,17 +336,17 @@ class Exchange:
     async def _step_aside(self, far: Server, answer: Message) -> None:
         if self._ended:
             return  # Who sends no more can take part in no WebSocket.
-        relay, near = self._proxy.new_relay(), self._near
+        relay, near = self._onward.new_relay(), self._near
         down = answer.rest + await far.leave()
         up = self._request.rest + await near.leave()
         self._far, self._settled = None, True
         relay.far.lost = far.lost
         relay.far.take(far.transport)
         relay.attach(near.transport, near.lost)
+        relay.near.give(down)
+        relay.far.give(up)
         if not near.transport.is_closing():
             near.transport.resume_reading()
-            near.transport.write(down)
-        relay.send(up)
 
     def _refuse(self, failure: HandshakeFailure) -> None:
         log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
@@ -333,7 +355,7 @@ class Exchange:
     def _linger(self, data: bytes) -> None:
         if not self._near.transport.is_closing():
             self._settled = True
-            Linger(self._near.transport, data, self._proxy.patience, self._near.lost)
+            Linger(self._near.transport, data, self._onward.patience, self._near.lost)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
         if not self._settled:

@@ -22,14 +22,14 @@ from .direct import with_target
 from .forward import Exchange, Server
 from .guard import Guard
 from .listener import Holder, Look, Receiver, Tunnel
-from .reception import Asked, Home, Reception, make_url, one_host
+from .reception import Asked, Home, Reception, make_url, one_host, split_url
 from .tls import Ends, TlsInside
 
 __all__ = ["ESTABLISHED", "TLS", "Proxy"]
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\]+):([0-9]{1,5})")
-WHOLE_URL = re.compile(r"(http|https|ws|wss)://([^/?#]*)([^#]*)", re.IGNORECASE)
+NUMBERED = re.compile(r":[0-9]+$")
 FIREFOX = re.compile(r"\bFirefox/")
 PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 TLS = 0x16
@@ -148,42 +148,44 @@ class Proxy:
         """
         self.check_local(wire)
         target, path = _read_whole_url(request)
-        if request.version == (1, 1) or request.values("host"):
-            _check_host(request, target, "the URL that is asked for")
         if not path and request.method == "OPTIONS":
             path = "*"  # RFC 9112 section 3.2.4.
         elif not path.startswith("/"):
             path = f"/{path}"
-        return self.decide(with_target(request, path), target, wire, then)
+        return self.decide(request, path, target, wire, then)
 
-    def decide(self, request: Request, target: Target, wire: Tunnel, then: Receiver | None) -> Holder:
+    def decide(
+        self, request: Request, path: str, target: Target, wire: Tunnel, then: Receiver | None
+    ) -> Holder:
         """Take a request for a server: it is ours, or goes on.
 
         Args:
-            request: its target is a path.
+            request: as it came.
+            path: what it asks for there, with the query.
             target: the server.
             wire: the browser's side.
             then: receives what comes on the same connection after it; None where the first request for a
                 WebSocket takes the connection for good.
         """
-        asked = self._ask(request, target)
+        path, _ = self._guard.take_token(path)
         if is_upgrade(request):
+            asked = self._ask(request, path, target)
             rule = self._reception.rule_for(asked.url)
             if rule is not None:
                 return self._reception.begin(asked, rule, wire)
             if then is None:
-                return self.dial(target, wire, first=asked.request.head)
+                return self.dial(target, wire, first=with_target(request, path).head)
+        if then is not None and (request.version == (1, 1) or request.values("host")):
+            # Ours are known by the URL alone (RFC 9112 section 3.2.2); what goes on has to be of one mind.
+            _check_host(request, target, "the URL that is asked for")
         self._dialer.check(target)
-        return Exchange(self, wire, target, asked.request, then or Inside(self, target))
+        return Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
 
-    def _ask(self, request: Request, target: Target) -> Asked:
-        """Read what a request for a server asks for."""
-        path, token = self._guard.take_token(request.target)
-        asked = with_target(request, path) if token else request
-        scheme = ("wss" if target.tls else "ws") if is_upgrade(request) else "https" if target.tls else "http"
-        if path == "*":
-            path = "/*"
-        url = make_url(scheme, f"{target.host}:{target.port}", path)
+    def _ask(self, request: Request, path: str, target: Target) -> Asked:
+        """Read what a request for a WebSocket asks for."""
+        whole, token = self._guard.take_token(request.target)
+        url = make_url("wss" if target.tls else "ws", f"{target.host}:{target.port}", path)
+        asked = with_target(request, whole) if token else request
         return Asked(asked, url, token or self._guard.holds_token(request), proxied=True)
 
     # Real servers.
@@ -230,8 +232,8 @@ class Proxy:
             HandshakeFailure: the server cannot be reached.
         """
         server = Server(target)
-        transport = await self._dialer.open(target, server.protocol)
-        server.made(transport, self._track(transport))
+        transport = await self._dialer.open(target, server)
+        server.lost = self._track(transport)
         return server
 
     def forget(self, relay: Relay) -> None:
@@ -294,7 +296,7 @@ class Inside:
         if not request.target.startswith("/") and request.target != "*":
             raise HandshakeFailure(400, "inside a tunnel the request target is a path")
         _check_host(request, self.target, "the tunnel")
-        return self._proxy.decide(request, self.target, wire, None)
+        return self._proxy.decide(request, request.target, self.target, wire, None)
 
 
 class Dial:
@@ -352,8 +354,8 @@ class Dial:
                 self._join()
 
     def _join(self) -> None:
-        self._relay.send(self._first)
-        self._relay.send(self._wire.switch(self._answer, self._relay.attach))
+        self._relay.far.give(self._first)
+        self._relay.far.give(self._wire.switch(self._answer, self._relay.attach))
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)
@@ -384,15 +386,13 @@ def _read_authority(request: Request) -> Target:
 
 def _read_whole_url(request: Request) -> tuple[Target, str]:
     """Return the server and the path, possibly empty, of a whole URL."""
-    match = WHOLE_URL.fullmatch(request.target)
-    if match is None:
-        raise HandshakeFailure(400, "the request target is neither a path nor a ws, wss, http or https URL")
-    scheme = match[1].lower()
-    authority = match[2] if re.search(r":[0-9]+$", match[2]) else f"{match[2].rstrip(':')}:{PORTS[scheme]}"
+    scheme, authority, path = split_url(request.target)
+    if not NUMBERED.search(authority):
+        authority = f"{authority.removesuffix(':')}:{PORTS[scheme]}"
     found = AUTHORITY.fullmatch(authority)
     if found is None or not 0 < int(found[2]) < 65536:
         raise HandshakeFailure(400, "the URL that is asked for names no valid host and port")
-    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss")), match[3]
+    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss")), path
 
 
 def _check_host(request: Request, target: Target, what: str) -> None:

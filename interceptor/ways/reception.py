@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Protocol
 
 from .. import log, session
@@ -12,7 +13,9 @@ from ..patterns import URL, InterceptedURLs, Mode, Rule, normalize
 from ..session import Session, Wire
 from .guard import Guard
 
-__all__ = ["Asked", "Home", "Reception", "make_url", "one_host"]
+__all__ = ["Asked", "Home", "Reception", "make_url", "one_host", "split_url"]
+
+WHOLE_URL = re.compile(r"(http|https|ws|wss)://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 class Home(session.Home, Protocol):
@@ -141,3 +144,15 @@ def make_url(scheme: str, authority: str, path: str) -> URL:
         return normalize(f"{scheme}://{authority}{path}")
     except InvalidArgument as exc:
         raise HandshakeFailure(400, "the request names no valid host") from exc
+
+
+def split_url(target: str) -> tuple[str, str, str]:
+    """Cut a whole URL into scheme (lower case), authority, and path with query, possibly empty.
+
+    Raises:
+        HandshakeFailure: 400, it is no URL of these schemes.
+    """
+    match = WHOLE_URL.fullmatch(target)
+    if match is None:
+        raise HandshakeFailure(400, "the request target is neither a path nor a ws, wss, http or https URL")
+    return match[1].lower(), match[2], match[3]
