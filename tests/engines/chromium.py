@@ -102,7 +102,7 @@ async def chromedriver(capabilities: Mapping[str, object], *args: str) -> AsyncI
     """A Chromium of chromedriver's, with capabilities and flags."""
     path, driver = require_chromium(), shutil.which("chromedriver")
     if driver is None:
-        missing("chromedriver", "chromedriver is not on PATH")
+        missing("chromedriver", "it is not on PATH", excused=True)
     options = {"binary": path, "args": ["--headless", *flags(), *args]}
     async with started(driver, "--port=0") as process:
         assert process.stdout is not None

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 SYSTEM_PYTHON = "/usr/bin/python3"
 """That of the system, which has the bindings of WebKitGTK."""
 
-QT = "import PySide6.QtWebEngineWidgets"
+QT = "import PySide6.QtWebEngineWidgets; from PySide6.QtWidgets import QApplication; QApplication([])"
 GTK = "import gi; gi.require_version('WebKit2', '4.1'); from gi.repository import WebKit2"
 OFFSCREEN = {"QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_DISABLE_SANDBOX": "1"}
 SOFTWARE = {"WEBKIT_DISABLE_DMABUF_RENDERER": "1", "NO_AT_BRIDGE": "1", "GIO_USE_PROXY_RESOLVER": "dummy"}
