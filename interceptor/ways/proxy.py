@@ -381,7 +381,7 @@ def _read_authority(request: Request) -> Target:
         raise HandshakeFailure(400, "the target of CONNECT is not: host, colon, port from 1 to 65535")
     if request.values("transfer-encoding") or request.value("content-length") not in (None, "0"):
         raise HandshakeFailure(400, "CONNECT has no body (RFC 9110 section 9.3.6)")
-    return Target(match[1].lower(), int(match[2]))
+    return Target(match[1].lower(), int(match[2]), via=tuple(request.values("via")))
 
 
 def _read_whole_url(request: Request) -> tuple[Target, str]:
@@ -392,7 +392,8 @@ def _read_whole_url(request: Request) -> tuple[Target, str]:
     found = AUTHORITY.fullmatch(authority)
     if found is None or not 0 < int(found[2]) < 65536:
         raise HandshakeFailure(400, "the URL that is asked for names no valid host and port")
-    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss")), path
+    via = tuple(request.values("via"))
+    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss"), via), path
 
 
 def _check_host(request: Request, target: Target, what: str) -> None:
