@@ -20,6 +20,7 @@ LAYERS = (
     ("connection", "stream", "dispatch", "threads"),
     ("inbox", "session", "relay", "client"),
     ("ways", "sessions"),
+    ("doctor",),
     ("host",),
     ("__init__",),
     ("record", "inspector", "pytest_plugin", "demo"),
