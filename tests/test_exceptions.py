@@ -110,7 +110,11 @@ def test_a_handshake_failure_carries_the_answer() -> None:
 
 def test_a_dom_exception_carries_the_name_of_the_standard() -> None:
     error = DOMException("no such URL", "SyntaxError")
-    assert (str(error), error.name) == ("SyntaxError: no such URL", "SyntaxError")
+    assert (str(error), error.name, error.message) == (
+        "SyntaxError: no such URL",
+        "SyntaxError",
+        "no such URL",
+    )
     assert not isinstance(error, SyntaxError)
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.name, copy.message) == (error.name, error.message)

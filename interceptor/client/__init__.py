@@ -10,8 +10,11 @@ async with WebSocket("wss://example.com/feed") as socket:
 
 from ..exceptions import DOMException
 from .blob import Blob
+from .explanation import Explanation, explain
+from .handlers import HandlerError, HandlerEvent, WebSocketClient, connect_handler
 from .link import Diagnosis
 from .target import CloseEvent, Event, EventTarget, MessageEvent
+from .verdicts import Verdict
 from .websocket import BinaryType, WebSocket
 
 __all__ = [
@@ -22,6 +25,13 @@ __all__ = [
     "Diagnosis",
     "Event",
     "EventTarget",
+    "Explanation",
+    "HandlerError",
+    "HandlerEvent",
     "MessageEvent",
+    "Verdict",
     "WebSocket",
+    "WebSocketClient",
+    "connect_handler",
+    "explain",
 ]

@@ -71,8 +71,8 @@ def parse_address(url: str, base_url: str | None = None) -> Address:
     try:  # Steps 1 and 2.
         record = URL(repair(url), None if base_url is None else repair(base_url))
     except ValueError:  # Step 3.
-        hint = "" if base_url is not None or "://" in url else "; a relative one needs base_url"
-        raise DOMException(f"{shown(url)} is no URL{hint}", "SyntaxError") from None
+        hint = "" if base_url is not None or "://" in url else ", or base_url is missing"
+        raise DOMException(f"{shown(url)} is no URL, such as wss://host/path{hint}", "SyntaxError") from None
     scheme = str(record.protocol).removesuffix(":")
     if scheme in ("http", "https"):  # Steps 4 and 5.
         scheme = scheme.replace("http", "ws")

@@ -48,6 +48,9 @@ class Blob:
         """Return the data."""
         return self._data
 
+    def __len__(self) -> int:
+        return len(self._data)
+
     def __bytes__(self) -> bytes:
         return self._data
 

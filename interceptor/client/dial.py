@@ -76,6 +76,11 @@ class Exchange(asyncio.Protocol, Generic[T]):
         """Bytes that came so far, from the beginning."""
         return bytes(self._reader.received)
 
+    @property
+    def interim(self) -> list[int]:
+        """Statuses of the interim answers (1xx) that came first."""
+        return self._reader.interim
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         self._transport = cast(asyncio.Transport, transport)

@@ -251,7 +251,9 @@ class WebSocket(EventTarget):
         if self._ready_state in (self.CLOSING, self.CLOSED):  # Step 3, in its order.
             return
         self._set_state(self.CLOSING)
-        self._end_link(number, text, "close() was called before the socket was open")
+        self._end_link(
+            number, "" if number is None else text, "close() was called before the socket was open"
+        )
 
     def disappear(self) -> None:
         """Do what a browser does with the sockets of a page that goes away (section 7): close with 1001."""
@@ -375,8 +377,10 @@ class WebSocket(EventTarget):
         if not end.was_clean:  # 2
             self.dispatchEvent(Event("error"))
         self._end = CloseEvent("close", end.was_clean, end.code, end.reason)
-        for moment in (self._begun, self._over, *([self._inbox.changed] if self._inbox else [])):
-            moment.set()
+        self._begun.set()
+        self._over.set()
+        if self._inbox is not None:
+            self._inbox.changed.set()
         self.dispatchEvent(self._end)  # 3
         self._review()
 

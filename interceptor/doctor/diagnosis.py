@@ -52,11 +52,13 @@ class Diagnosis:
     """What the doctor found; as text a table and what there is to say.
 
     Attributes:
-        browser: chromium, firefox or qt, with its version if it tells it.
+        browser: its name, with its version if it tells it.
+        settings: the method of Host that has the settings for it.
         findings: way by way, socket by socket.
     """
 
     browser: str
+    settings: str
     findings: tuple[Finding, ...]
 
     @property
@@ -95,4 +97,5 @@ class Diagnosis:
     def _conclusion(self) -> str:
         if not self.working:
             return "\nNo way works whole."
-        return f"\nWorks whole: {', '.join(self.working)}."
+        calls = " or ".join(f'host.{self.settings}(via="{via}")' for via in self.working)
+        return f"\nIn your program: {calls}"

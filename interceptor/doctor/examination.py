@@ -20,6 +20,11 @@ __all__ = ["BROWSERS", "NAME", "Browser", "Probe", "examine"]
 Browser = Literal["chromium", "firefox", "qt"]
 Via = Literal["pac", "proxy", "resolver"]
 
+SETTINGS: Mapping[Browser, str] = {
+    "chromium": "chromium_args",
+    "firefox": "firefox_prefs",
+    "qt": "qt_environ",
+}
 BROWSERS: Mapping[Browser, tuple[Via, ...]] = {
     "chromium": ("pac", "proxy", "resolver"),
     "firefox": ("pac", "proxy"),
@@ -98,7 +103,7 @@ async def examine(
                 Finding(via, socket, fault or _judge(socket, outcome, saw))
                 for socket, outcome in zip(SOCKETS, outcomes, strict=True)
             ]
-    return Diagnosis(name, tuple(findings))
+    return Diagnosis(name, SETTINGS[browser], tuple(findings))
 
 
 def _url(socket: Socket, plain: int, secure: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -56,7 +55,8 @@ MAX_HEAD = 256 * 1024
 
 HEAD_END = re.compile(rb"\r?\n\r?\n")
 STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([0-9]{3})(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00\r]*)")
+FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)([ \t]*):(.*)")
+CONTROLS = re.compile(r"[\x00\r]")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -92,11 +92,13 @@ class Response:
         head: the bytes as they came, empty line included, without interim answers.
         status: status code.
         fields: name in lower case and value, in order.
+        oddities: what is wrong with it though it can be read, in plain words.
     """
 
     head: bytes
     status: int
     fields: tuple[tuple[str, str], ...]
+    oddities: tuple[str, ...] = ()
 
     def values(self, name: str) -> list[str]:
         """Return the values of a field, by its name in lower case."""
@@ -149,10 +151,12 @@ class ResponseReader:
 
     Attributes:
         received: all bytes so far, for whoever wants to see what an answer came to that never was one.
+        interim: statuses of the interim answers so far.
     """
 
     def __init__(self) -> None:
         self.received = bytearray()
+        self.interim: list[int] = []
         self._start = 0
         self._searched = 0
 
@@ -169,6 +173,7 @@ class ResponseReader:
             if not 100 <= response.status <= 199 or response.status == 101:
                 return response, bytes(self.received[match.end() :])
             self._start = self._searched = match.end()
+            self.interim.append(response.status)
         self._searched = max(self._start, len(self.received) - 3)
         _check_beginning(bytes(self.received[self._start : self._start + 8]))
         if len(self.received) > MAX_HEAD:
@@ -190,20 +195,19 @@ def _read_response(head: bytes) -> Response:
     if match is None:
         raise ConnectFailure("malformed", "the answer does not begin with HTTP/1.1 and a status")
     fields: list[tuple[str, str]] = []
+    oddities: list[str] = []
     for line in lines[1:]:
+        if CONTROLS.search(line):
+            raise ConnectFailure("malformed", "a header line of the answer holds a control character")
         if line.startswith((" ", "\t")) and fields:  # RFC 9112 section 5.2: a folded line is one value.
             name, value = fields.pop()
             fields.append((name, f"{value} {line.strip()}"))
+        elif field := FIELD.fullmatch(line):  # As Chromium, which reads on where RFC 9112 leaves it open.
+            fields.append((field[1].lower(), field[3].strip(" \t")))
+            oddities += ["there is a blank before a colon"] if field[2] else []
         else:
-            fields.append(_read_field(line))
-    return Response(head, int(match[2]), tuple(fields))
-
-
-def _read_field(line: str) -> tuple[str, str]:
-    match = FIELD.fullmatch(line)
-    if match is None:
-        raise ConnectFailure("malformed", "a header line of the answer is not: name, colon, value")
-    return match[1].lower(), match[2].strip(" \t")
+            oddities.append("a header line is not: name, colon, value")
+    return Response(head, int(match[2]), tuple(fields), tuple(oddities))
 
 
 # What the answer must be. The order is the standard's: its section 2.2 step 11, then RFC 6455 section 4.1.
@@ -231,7 +235,7 @@ def _check_status(response: Response) -> None:
     status = response.status
     if status == 101:
         return
-    if status in REDIRECTS:
+    if status in REDIRECTS and response.values("location"):
         raise ConnectFailure("redirect", f"status {status}: a WebSocket follows no redirect", "location")
     if status in (401, 407):
         raise ConnectFailure("authentication", f"status {status}: the server wants credentials")
@@ -288,7 +292,7 @@ def _check_extensions(response: Response, opening: Opening) -> tuple[Extension, 
     answered: list[ExtensionHeader] = []
     try:
         for value in response.values(name):
-            answered += parse_extension(value) if value else ()
+            answered += parse_extension(value)
     except InvalidHeader as exc:
         raise ConnectFailure("extension", "Sec-WebSocket-Extensions is malformed", name) from exc
     unknown = [extension for extension, _ in answered if extension != DEFLATE or not opening.compression]
@@ -309,7 +313,7 @@ def _agree(answered: ExtensionHeader) -> Extension:
 
 def _check_subprotocol(response: Response, opening: Opening) -> str | None:
     # The same, 6: only what was asked for, with case.
-    values: Sequence[str] = [value for value in response.values("sec-websocket-protocol") if value]
+    values = response.values("sec-websocket-protocol")
     if not values:
         return None
     if values[0] not in opening.protocols:
