@@ -129,7 +129,7 @@ class Host:
         upstream = None if upstream_proxy is None else read_upstream(upstream_proxy)
         dialer = Dialer(self._guard, timeouts, tls, upstream)
         self._proxy = Proxy(self._sessions, self._guard, reception, dialer, self._ends, self._track)
-        own = Direct(self._sessions, self._guard, reception, Pages(self.pac))
+        own = Direct(self._sessions, self._guard, reception, Pages(self.pac if self._is_proxy else None))
         door = Door(own, self._proxy, self._ends, self._ways)
         self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
@@ -254,13 +254,17 @@ class Host:
     # Settings for browsers.
 
     @property
+    def _is_proxy(self) -> bool:
+        return bool(self._ways - {"direct"})
+
+    @property
     def proxy_url(self) -> str:
         """The host as a proxy, for a browser's settings.
 
         Raises:
             InvalidState: the host is not running, or was made with proxy=False.
         """
-        if not self._ways - {"direct"}:
+        if not self._is_proxy:
             raise InvalidState("this host is no proxy; it was made with proxy=False, or with allow_remote")
         return f"http://{self._authority()}"
 
