@@ -20,6 +20,7 @@ from .events import (
     WebSocketUpgrade,
 )
 from .exceptions import (
+    DOMException,
     InterceptorError,
     InvalidAnswer,
     InvalidArgument,
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyEvent",
+    "DOMException",
     "Event",
     "HTTPRequest",
     "Host",

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import h11
 
+from .. import log
 from ..config import Timeouts, Tls
 from ..exceptions import HandshakeFailure, InvalidArgument
 from .gate import HTTP_1, start_tls
@@ -121,6 +122,7 @@ class Dialer:
         except TimeoutError:
             raise HandshakeFailure(504, f"{target} did not answer in time") from None
         except ssl.SSLCertVerificationError as exc:
+            log.get_logger().warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
             raise HandshakeFailure(
                 502,
                 f"the certificate of {target} is not valid: {exc.verify_message}; if it should be believed, "

@@ -349,7 +349,7 @@ class Exchange:
             near.transport.resume_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
-        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
+        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
         self._linger(refusal(failure.status, failure.reason))
 
     def _linger(self, data: bytes) -> None:

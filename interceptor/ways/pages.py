@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, final_answer
@@ -20,11 +20,13 @@ class Pages:
     """The host's pages.
 
     Args:
-        pac: writes the proxy auto-configuration of the moment.
+        pac: writes the proxy auto-configuration of the moment; None where the host is no proxy.
     """
 
-    def __init__(self, pac: Callable[[], str]) -> None:
-        self._pages: Mapping[str, Page] = {PAC_PATH: lambda *asked: _serve(PAC_TYPE, pac, *asked)}
+    def __init__(self, pac: Callable[[], str] | None) -> None:
+        self._pages: dict[str, Page] = {}
+        if pac is not None:
+            self._pages[PAC_PATH] = lambda *asked: _serve(PAC_TYPE, pac, *asked)
 
     def find(self, target: str) -> Page | None:
         """Return the page at a path, if there is one."""

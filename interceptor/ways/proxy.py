@@ -359,7 +359,7 @@ class Dial:
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)
-        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
+        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
         if not self._gone:
             self._gone = True
             self._wire.finish(self._refuse(failure))

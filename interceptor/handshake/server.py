@@ -1,4 +1,4 @@
-"""The opening handshake: split a request head from the stream, read it, check it, and write an answer.
+"""The server's side of the opening handshake: split a head from the stream, read it, check it, answer it.
 
 Nothing here touches a transport or a clock: bytes and text in, values and bytes out. A request that must be
 refused raises HandshakeFailure with the status to answer; an answer that must not be sent raises
@@ -28,8 +28,8 @@ from websockets.headers import (
 from websockets.typing import ExtensionHeader, ExtensionParameter
 from websockets.utils import accept_key
 
-from .events import TOKEN_PREFIX
-from .exceptions import HandshakeFailure, InvalidAnswer
+from ..events import TOKEN_PREFIX
+from ..exceptions import HandshakeFailure, InvalidAnswer
 
 __all__ = [
     "Accepted",
