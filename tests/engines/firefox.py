@@ -78,9 +78,7 @@ async def firefox(
         prefs: of the profile, besides those that keep it quiet.
         capabilities: of the session.
     """
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        missing("firefox", f"none of {', '.join(NAMES)} is on PATH")
+    path = find_firefox()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         _write_prefs(profile, {**QUIET, **prefs})
         command = (path, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0")
@@ -90,6 +88,14 @@ async def firefox(
                 session = Bidi(socket)
                 await session.begin(capabilities or {})
                 yield session
+
+
+def find_firefox() -> str:
+    """Path of a Firefox; skip the test, or fail it, where there is none."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        missing("firefox", f"none of {', '.join(NAMES)} is on PATH")
+    return path
 
 
 def _write_prefs(profile: str, prefs: Mapping[str, bool | int | str]) -> None:
