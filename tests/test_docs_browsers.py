@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -64,15 +64,13 @@ async def running(folder: Path, env: dict[str, str]) -> AsyncIterator[asyncio.St
 
 
 async def end_group(process: asyncio.subprocess.Process) -> None:
-    """End a program and what it started."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            async with asyncio.timeout(10):
-                await process.communicate()
-        except (TimeoutError, ProcessLookupError):
-            continue
-    assert process.returncode is not None
+    """End a program by Ctrl-C, and what it started if that goes on."""
+    os.killpg(process.pid, signal.SIGINT)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), 10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.communicate()
 
 
 async def listen(folder: Path, **env: str) -> None:
