@@ -65,7 +65,7 @@ async def running(folder: Path, env: dict[str, str]) -> AsyncIterator[asyncio.St
 
 async def end_group(process: asyncio.subprocess.Process) -> None:
     """End a program by Ctrl-C, and what it started if that goes on."""
-    os.killpg(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     with suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), 10)
     with suppress(ProcessLookupError):
