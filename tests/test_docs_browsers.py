@@ -18,6 +18,7 @@ from .browser import flags, require_chromium
 from .engines import START
 from .engines.firefox import find_firefox
 from .engines.windows import OFFSCREEN, SOFTWARE, require_qt, require_webkit, screen
+from .peer import until
 
 DOCS = Path(__file__).parent.parent / "docs"
 PROGRAM = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -67,7 +68,7 @@ async def end_group(process: asyncio.subprocess.Process) -> None:
     """End a program by Ctrl-C, and what it started if that goes on."""
     process.send_signal(signal.SIGINT)
     with suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), 10)
+        await until(lambda: process.returncode is not None)  # wait() would wait for what it started, too
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.communicate()
