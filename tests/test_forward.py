@@ -13,7 +13,7 @@ import pytest
 from interceptor import Host, Timeouts, Tls, WebSocketReceive, WebSocketUpgrade
 
 from .peer import ACCEPT, PATIENCE, TEXT, Peer, Recorder, frame, request, until
-from .proxied import RealTls, real_tls, server, tunnel
+from .proxied import RealTls, begin_tls, real_tls, server, trusting, tunnel
 
 __all__ = ["real_tls"]
 
@@ -450,6 +450,22 @@ class TestSockets:
                 answer = await peer.ask(request("/ours", at, origin=f"http://{at}"))
                 assert (answer.status, ACCEPT in answer.head.decode()) == (101, True)
                 assert [number for number, _ in web.heads] == [1, 1]
+
+    async def test_in_a_secure_tunnel_too(self, real_tls: RealTls) -> None:
+        async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ok(head.split(b" ")[1]))
+
+        async with server(page, real_tls.context("localhost")) as port:
+            rows, tls = [(f"wss://localhost:{port}/ours", 1)], Tls(trust=real_tls.path)
+            async with Host(rows, tls=tls) as host, Peer.connect(host) as peer:
+                at = f"localhost:{port}"
+                await tunnel(peer, at)
+                await begin_tls(peer, trusting(host), "localhost")
+                for path in ("/one", "/two"):
+                    await peer.send(get(path, at))
+                    await read_exactly(peer, ok(path.encode()))
+                assert (await peer.ask(request("/ours", at, origin=f"https://{at}"))).status == 101
 
     async def test_the_token_does_not_go_on(self) -> None:
         async with Web.open(page=ok()) as web, Host(ROWS) as host, Peer.connect(host) as peer:

@@ -248,9 +248,6 @@ class Exchange:
         self._task = onward.spawn(self._run())
         self._task.add_done_callback(self._clean_up)
 
-    def client_gone(self) -> None:
-        """The client has left; never called, as the wire was taken."""
-
     async def _run(self) -> None:
         try:
             first = self._feed_request(self._first)

@@ -135,7 +135,7 @@ class Proxy:
 
     # Requests.
 
-    def receive(self, request: Request, wire: Tunnel, then: Receiver) -> Holder:
+    def receive(self, request: Request, wire: Tunnel, then: Receiver) -> Holder | None:
         """Take a request for a whole URL (RFC 9112 section 3.2.2).
 
         Args:
@@ -156,7 +156,7 @@ class Proxy:
 
     def decide(
         self, request: Request, path: str, target: Target, wire: Tunnel, then: Receiver | None
-    ) -> Holder:
+    ) -> Holder | None:
         """Take a request for a server: it is ours, or goes on.
 
         Args:
@@ -179,7 +179,8 @@ class Proxy:
             # Ours are known by the URL alone (RFC 9112 section 3.2.2); what goes on has to be of one mind.
             _check_host(request, target, "the URL that is asked for")
         self._dialer.check(target)
-        return Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
+        Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
+        return None
 
     def _ask(self, request: Request, path: str, target: Target) -> Asked:
         """Read what a request for a WebSocket asks for."""
@@ -287,7 +288,7 @@ class Inside:
             return Look.HEAD
         return self._proxy.dial(self.target, wire)
 
-    def receive(self, request: Request, wire: Tunnel) -> Holder:
+    def receive(self, request: Request, wire: Tunnel) -> Holder | None:
         """Take a request of the tunnel: ours, or the real server's.
 
         Raises:
