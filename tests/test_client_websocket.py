@@ -314,7 +314,7 @@ async def test_close_in_the_task_of_the_opening_comes_before_open(site: Site) ->
         socket.close(4000)
         original(accepted)  # type: ignore[arg-type]
 
-    socket.link_opened = close_first  # type: ignore[method-assign, assignment]
+    socket.link_opened = close_first  # type: ignore[method-assign]
     await served.switch()
     assert await served.close_code() == 4000
     await served.send(served.close_frame(4000))
