@@ -40,10 +40,6 @@ class Program:
     async def run(self, script: str, arg: object = None) -> object:
         return await self.tell(run=call(script, arg))
 
-    async def shoot(self, path: str) -> None:
-        """Keep a picture of the window."""
-        await self.tell(shoot=path)
-
     async def tell(self, **order: str) -> object:
         """Give an order, and return what came of it."""
         assert self._process.stdin is not None
