@@ -160,6 +160,26 @@ class TestAsTheyCome:
             await peer.send(get(web.url("/page"), at))
             await read_exactly(peer, ok())
 
+    @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 502)])
+    async def test_a_server_that_leaves_as_the_next_request_comes(self, method: str, status: int) -> None:
+        """What does no harm if it is made twice is made twice; all else is the client's to decide."""
+        came = 0
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            await reader.readuntil(b"\r\n\r\n")
+            came += 1
+            writer.write(ok())
+            await reader.readuntil(b"\r\n\r\n")
+
+        async with server(once) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+            at = f"127.0.0.1:{port}"
+            await peer.send(get(f"http://{at}/", at))
+            await read_exactly(peer, ok())
+            extra = "Content-Length: 0\r\n" if method == "POST" else ""
+            answer = await peer.ask(get(f"http://{at}/", at, method=method, extra=extra))
+            assert (answer.status, came) == (status, 2 if method == "GET" else 1)
+
     async def test_an_answer_that_ends_with_its_connection(self) -> None:
         answer = b"HTTP/1.0 200 OK\r\n\r\nall there is"
         async with Web.open(close=answer) as web, Host(ROWS) as host, Peer.connect(host) as peer:
