@@ -21,7 +21,7 @@ def main(url: str) -> int:
     profile = QWebEngineProfile()  # Off the record.
     page = QWebEnginePage(profile)
     page.load(QUrl(url))
-    return application.exec()
+    return int(application.exec())  # PySide6 may be missing, and its types with it
 
 
 if __name__ == "__main__":
