@@ -465,13 +465,25 @@ async def test_gc_a_connecting_socket_that_nobody_has_is_given_up(site: Site) ->
 
 
 async def test_gc_spares_a_socket_that_is_awaited(site: Site) -> None:
-    waiting = asyncio.ensure_future(WebSocket(site.url).opened)  # type: ignore[arg-type]
+    seen: list[str] = []
+
+    async def wait() -> None:
+        async with WebSocket(site.url) as socket:
+            async for event in socket:
+                seen.append(event.data)
+            seen.append(str((await socket.closed).code))
+
+    asyncio.create_task(wait())  # noqa: RUF006  # That nobody holds it is the point.
     served = await site.accept()
     gc.collect()
-    await served.switch()
-    socket = await waiting
-    assert socket.readyState == socket.OPEN
-    socket.close()
+    await served.switch(after=served.frame(TEXT, "1"))
+    await until(lambda: seen == ["1"])
+    gc.collect()
+    await served.send(served.close_frame(4000))
+    assert await served.close_code() == 4000
+    gc.collect()
+    await served.end()
+    await until(lambda: seen == ["1", "4000"])
 
 
 async def test_disappear_closes_an_open_socket_with_1001(site: Site) -> None:

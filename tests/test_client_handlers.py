@@ -79,7 +79,7 @@ async def test_the_life_of_a_client(site: Site) -> None:
     served = await site.accept()
     await served.switch(after=served.frame(TEXT, "hello"))
     await until(lambda: len(seen) == 2)
-    assert client.status == "Connected"
+    assert repr(client) == f"<WebSocketClient {client.id} Connected>"
     client.send("Grüße")
     frame = await served.receive()
     assert (frame.opcode, frame.payload) == (TEXT, "Grüße".encode())

@@ -24,7 +24,7 @@ __all__ = ["quiet_loop"]
 
 pytestmark = BOTH_LOOPS
 
-MESSAGES = ["", "Grüße 🎈", b"", b"\x00\xff", "x" * 70_000, bytes(200_000)]
+MESSAGES: list[str | bytes] = ["", "Grüße 🎈", b"", b"\x00\xff", "x" * 70_000, bytes(200_000)]
 AUTHORITY = trustme.CA()
 
 
@@ -151,6 +151,18 @@ async def test_a_certificate_of_another_name_is_a_failure() -> None:
         assert (await closed(socket)).code == 1006
     assert socket.diagnosis is not None
     assert socket.diagnosis.rule == "tls"
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_a_certificate_is_checked_against_the_name_in_the_url(proxied: bool) -> None:
+    async with (
+        Host([("ws://other.test/*", 1)], root="myapp") as proxy,
+        Site.serving(server_context("localhost")) as site,
+    ):
+        url = site.url.replace("127.0.0.1", "localhost")
+        socket = WebSocket(url, ssl=client_context(), proxy=proxy.proxy_url if proxied else None)
+        await site.open(socket)
+        socket.close()
 
 
 async def test_tls_that_is_none_is_a_failure() -> None:

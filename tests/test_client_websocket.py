@@ -20,7 +20,7 @@ from interceptor.client import Blob, WebSocket
 
 from .peer import BINARY, CLOSE, TEXT, until
 from .served import FAILED, Site, closed, note, record
-from .wire import BOTH_LOOPS, Line, lines, quiet_loop
+from .wire import BOTH_LOOPS, Line, lines, quiet_loop, turns
 
 __all__ = ["lines", "quiet_loop"]
 
@@ -314,7 +314,7 @@ async def test_close_in_the_task_of_the_opening_comes_before_open(site: Site) ->
         socket.close(4000)
         original(accepted)  # type: ignore[arg-type]
 
-    socket.link_opened = close_first  # type: ignore[method-assign, assignment]
+    socket.link_opened = close_first  # type: ignore[method-assign]
     await served.switch()
     assert await served.close_code() == 4000
     await served.send(served.close_frame(4000))
@@ -369,6 +369,7 @@ async def test_a_reader_that_is_slow_stops_the_sender(site: Site) -> None:
     taken = 0
     await anext(messages)
     await until(lambda: socket._link._held)
+    await turns(300)
     assert not sending.done()
     while not sending.done() or taken < 299:
         await anext(messages)
@@ -403,6 +404,7 @@ async def test_async_listeners_that_are_slow_stop_the_sender(site: Site) -> None
     served = await site.open(socket)
     flood = asyncio.create_task(served.send(*[served.frame(BINARY, bytes(100_000))] * 300))
     await until(lambda: socket._link._held)
+    await turns(300)
     assert not flood.done()
     gate.set()
     await flood

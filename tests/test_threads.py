@@ -37,7 +37,12 @@ async def test_home_runs_at_once_on_its_own_thread_and_soon_from_another() -> No
     home, seen = HomeLoop(), list[int]()
     home.run(seen.append, 1)
     assert seen == [1]
-    await asyncio.to_thread(lambda: [home.run(seen.append, number) for number in (2, 3)])
+
+    def from_outside() -> None:
+        for number in (2, 3):
+            home.run(seen.append, number)
+
+    await asyncio.to_thread(from_outside)
     await until(lambda: seen == [1, 2, 3])
 
 

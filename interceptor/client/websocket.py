@@ -251,7 +251,9 @@ class WebSocket(EventTarget):
         if self._ready_state in (self.CLOSING, self.CLOSED):  # Step 3, in its order.
             return
         self._set_state(self.CLOSING)
-        self._end_link(number, "" if number is None else text, "close() was called before the socket was open")
+        self._end_link(
+            number, "" if number is None else text, "close() was called before the socket was open"
+        )
 
     def disappear(self) -> None:
         """Do what a browser does with the sockets of a page that goes away (section 7): close with 1001."""
