@@ -116,6 +116,15 @@ async def test_a_server_cannot_write_on_the_terminal() -> None:
     assert "X: \\x9b\\xe9\\x07" in text
 
 
+async def test_a_server_cannot_flood_the_terminal() -> None:
+    async with Site.serving() as site:
+        explaining = asyncio.create_task(explain(site.url))
+        served = await site.accept()
+        await served.send(b"HTTP/1.1 404 No\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+        served.writer.close()
+        assert len(str(await explaining)) < 20_000
+
+
 async def test_a_socket_that_opens_is_closed_with_1000() -> None:
     async with Site.serving() as site:
         explaining = asyncio.create_task(

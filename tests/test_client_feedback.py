@@ -470,7 +470,7 @@ async def test_gc_spares_a_socket_that_is_awaited(site: Site) -> None:
     async def wait() -> None:
         async with WebSocket(site.url) as socket:
             async for event in socket:
-                seen.append(event.data)
+                seen.append(str(event.data))
             seen.append(str((await socket.closed).code))
 
     asyncio.create_task(wait())  # noqa: RUF006  # That nobody holds it is the point.

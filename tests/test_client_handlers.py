@@ -301,7 +301,12 @@ async def test_connect_handler_gives_none_where_it_fails(site: Site) -> None:
     async def refuse() -> None:
         await (await site.accept()).send(b"HTTP/1.1 404 No\r\n\r\n")
 
-    client, _ = await asyncio.gather(connect_handler(site.url, handler(seen)), refuse())
+    async def slow(client: WebSocketClient, event: HandlerEvent) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        seen.append(told(event))
+
+    client, _ = await asyncio.gather(connect_handler(site.url, handler(seen, onTerminate=slow)), refuse())
     assert client is None
     assert seen == [("error", 1006), ("terminate", 1006, "", False)]
 

@@ -175,6 +175,16 @@ async def test_tls_that_is_none_is_a_failure() -> None:
     assert socket.diagnosis.rule == "tls"
 
 
+async def test_tls_offers_http_1_1_and_nothing_else_as_browsers_do() -> None:
+    async with Site.serving() as site:
+        socket = WebSocket(site.url.replace("ws:", "wss:"))
+        served = await site.waiting.get()
+        hello = await served.reader.readexactly(5)
+        hello = await served.reader.readexactly(int.from_bytes(hello[3:5], "big"))
+        assert b"\x00\x09\x08http/1.1" in hello
+        socket.close()
+
+
 ANSWERS = {
     "refuses": (b"HTTP/1.1 403 Forbidden\r\n\r\n", "status 403"),
     "wants a password": (b"HTTP/1.1 407 Who?\r\n\r\n", "status 407"),

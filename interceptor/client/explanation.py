@@ -21,6 +21,9 @@ __all__ = ["Explanation", "explain"]
 PATIENCE = 20.0
 """Seconds for the whole handshake: Firefox's."""
 
+SHOWN = 16 * 1024
+"""Most bytes of a head that are printed."""
+
 GOODBYE = 1.0
 """Seconds for the server to answer our close."""
 
@@ -85,7 +88,7 @@ class Explanation:
 
     def _lines(self, which: str, head: bytes, missing: str) -> Iterator[str]:
         yield f"{which}:" if head else f"{which}: {missing}"
-        for number, line in enumerate(_split(head)):
+        for number, line in enumerate(_split(head[:SHOWN])):
             marked = self.mark is not None and self.mark == (which, number)
             yield f"{'  > ' if marked else '    '}{line}"
         yield ""

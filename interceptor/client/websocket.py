@@ -319,8 +319,6 @@ class WebSocket(EventTarget):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(1000)
-        if self._inbox is not None:
-            self._inbox.close()
         await self._until_closed()
 
     def __aiter__(self) -> AsyncIterator[MessageEvent]:
