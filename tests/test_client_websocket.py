@@ -17,6 +17,7 @@ from interceptor import (
     UnsupportedType,
 )
 from interceptor.client import Blob, WebSocket
+from interceptor.exceptions import ConnectFailure
 
 from .peer import BINARY, CLOSE, TEXT, until
 from .served import FAILED, Site, closed, note, record
@@ -276,6 +277,28 @@ async def test_close_step_3_fails_a_connection_that_is_not_established(site: Sit
     with pytest.raises(SocketClosed) as error:
         await socket.opened
     assert error.value.code == 1006
+
+
+async def test_an_answer_that_comes_as_the_socket_is_given_up_is_too_late(site: Site) -> None:
+    socket = WebSocket(site.url)
+    seen = record(socket)
+    served = await site.accept()
+    exchange = socket._link._exchange
+    assert exchange is not None
+    socket.close()
+    exchange.data_received(f"HTTP/1.1 101 \r\n{served.fields}\r\n".encode())
+    await closed(socket)
+    assert seen == FAILED
+    assert await served.rest() == b""
+
+
+async def test_an_answer_that_comes_as_the_time_is_over_is_in_time(site: Site) -> None:
+    socket = WebSocket(site.url)
+    served = await site.open(socket)
+    socket._link._failed(ConnectFailure("timeout", "too late"))
+    socket.send("x")
+    assert (await served.receive()).payload == b"x"
+    socket.close()
 
 
 async def test_close_step_3_does_nothing_twice(site: Site) -> None:
