@@ -129,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="port of the page on 127.0.0.1; 0, the default, takes a free one",
     )
-    _add_explain(commands.add_parser("explain", help=EXPLAIN, description=f"{EXPLAIN.capitalize()}."))
+    _add_explain(
+        commands.add_parser("explain", help=EXPLAIN, description=f"{EXPLAIN[0].upper()}{EXPLAIN[1:]}.")
+    )
     return parser
 
 

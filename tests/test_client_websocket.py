@@ -286,7 +286,9 @@ async def test_an_answer_that_comes_as_the_socket_is_given_up_is_too_late(site: 
     exchange = socket._link._exchange
     assert exchange is not None
     socket.close()
+    exchange.done = asyncio.get_running_loop().create_future()  # As before create_connection() has returned.
     exchange.data_received(f"HTTP/1.1 101 \r\n{served.fields}\r\n".encode())
+    assert isinstance(exchange.done.exception(), ConnectFailure)
     await closed(socket)
     assert seen == FAILED
     assert await served.rest() == b""
@@ -296,6 +298,7 @@ async def test_an_answer_that_comes_as_the_time_is_over_is_in_time(site: Site) -
     socket = WebSocket(site.url)
     served = await site.open(socket)
     socket._link._failed(ConnectFailure("timeout", "too late"))
+    await turns()
     socket.send("x")
     assert (await served.receive()).payload == b"x"
     socket.close()
