@@ -145,9 +145,13 @@ def _parser() -> argparse.ArgumentParser:
         help="port of the page on 127.0.0.1; 0, the default, takes a free one",
     )
     command.set_defaults(run=_demo)
-    _add_doctor(commands.add_parser("doctor", help=DOCTOR, description=f"{DOCTOR.capitalize()}."))
-    _add_explain(commands.add_parser("explain", help=EXPLAIN, description=f"{EXPLAIN.capitalize()}."))
+    _add_doctor(commands.add_parser("doctor", help=DOCTOR, description=_sentence(DOCTOR)))
+    _add_explain(commands.add_parser("explain", help=EXPLAIN, description=_sentence(EXPLAIN)))
     return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 DOCTOR = "start a browser with the host's settings and say which ways lead its sockets to the program"

@@ -17,10 +17,11 @@ from interceptor import (
     UnsupportedType,
 )
 from interceptor.client import Blob, WebSocket
+from interceptor.exceptions import ConnectFailure
 
 from .peer import BINARY, CLOSE, TEXT, until
 from .served import FAILED, Site, closed, note, record
-from .wire import BOTH_LOOPS, Line, lines, quiet_loop
+from .wire import BOTH_LOOPS, Line, lines, quiet_loop, turns
 
 __all__ = ["lines", "quiet_loop"]
 
@@ -278,6 +279,31 @@ async def test_close_step_3_fails_a_connection_that_is_not_established(site: Sit
     assert error.value.code == 1006
 
 
+async def test_an_answer_that_comes_as_the_socket_is_given_up_is_too_late(site: Site) -> None:
+    socket = WebSocket(site.url)
+    seen = record(socket)
+    served = await site.accept()
+    exchange = socket._link._exchange
+    assert exchange is not None
+    socket.close()
+    exchange.done = asyncio.get_running_loop().create_future()  # As before create_connection() has returned.
+    exchange.data_received(f"HTTP/1.1 101 \r\n{served.fields}\r\n".encode())
+    assert isinstance(exchange.done.exception(), ConnectFailure)
+    await closed(socket)
+    assert seen == FAILED
+    assert await served.rest() == b""
+
+
+async def test_an_answer_that_comes_as_the_time_is_over_is_in_time(site: Site) -> None:
+    socket = WebSocket(site.url)
+    served = await site.open(socket)
+    socket._link._failed(ConnectFailure("timeout", "too late"))
+    await turns()
+    socket.send("x")
+    assert (await served.receive()).payload == b"x"
+    socket.close()
+
+
 async def test_close_step_3_does_nothing_twice(site: Site) -> None:
     socket = WebSocket(site.url)
     seen = record(socket)
@@ -369,6 +395,7 @@ async def test_a_reader_that_is_slow_stops_the_sender(site: Site) -> None:
     taken = 0
     await anext(messages)
     await until(lambda: socket._link._held)
+    await turns(300)
     assert not sending.done()
     while not sending.done() or taken < 299:
         await anext(messages)
@@ -403,6 +430,7 @@ async def test_async_listeners_that_are_slow_stop_the_sender(site: Site) -> None
     served = await site.open(socket)
     flood = asyncio.create_task(served.send(*[served.frame(BINARY, bytes(100_000))] * 300))
     await until(lambda: socket._link._held)
+    await turns(300)
     assert not flood.done()
     gate.set()
     await flood

@@ -7,6 +7,7 @@ import base64
 import h11
 import pytest
 
+from interceptor.events import TOKEN_PREFIX
 from interceptor.exceptions import ConnectFailure
 from interceptor.handshake import read_offer, read_request
 from interceptor.handshake.client import (
@@ -117,6 +118,15 @@ def test_what_a_right_answer_agreed_to() -> None:
     assert accepted.header == "permessage-deflate; server_no_context_takeover; client_max_window_bits=10"
     [extension] = accepted.extensions
     assert (extension.remote_no_context_takeover, extension.local_max_window_bits) == (True, 10)  # type: ignore[attr-defined]
+
+
+def test_a_token_among_the_subprotocols_stays_secret() -> None:
+    token = TOKEN_PREFIX + "secret"
+    for name in ("asked, none", "asked, another"):
+        answer = read(CASES[name].answer.replace("ACCEPT", ACCEPT))
+        with pytest.raises(ConnectFailure, match=r"asked for.* ?chat") as failure:
+            check_response(answer, opening("chat", token))
+        assert "secret" not in failure.value.reason
 
 
 def test_deflate_that_was_not_offered_fails() -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ada_url import URL
 
 from ..exceptions import DOMException, InvalidArgument, UnsupportedType
-from ..handshake.client import OWN_FIELDS
+from ..handshake.client import OWN_FIELDS, Opening, new_key
 from ..urls import DEFAULT_PORTS, repair, shown
 
-__all__ = ["Address", "Headers", "check_headers", "parse_address", "parse_protocols"]
+__all__ = ["Address", "Headers", "check_headers", "opening", "parse_address", "parse_protocols"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -112,6 +112,26 @@ def parse_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise DOMException(f"a subprotocol comes twice: {', '.join(names)}", "SyntaxError")
     return names
+
+
+def opening(
+    address: Address,
+    protocols: str | Sequence[str],
+    origin: str | None,
+    headers: Headers,
+    compression: bool = True,
+) -> Opening:
+    """Return what the handshake to an address says, with a new key.
+
+    Raises:
+        DOMException: SyntaxError; a subprotocol is no token, or comes twice.
+        InvalidArgument: the origin or a header field cannot stand in a request.
+    """
+    names = parse_protocols(protocols)
+    if origin is not None:
+        check_headers([("Origin", origin)])
+    extra = check_headers(headers)
+    return Opening(address.authority, address.resource, new_key(), names, origin, extra, compression)
 
 
 def check_headers(headers: Headers) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from functools import cache
 from typing import Generic, TypeVar, cast
 from urllib.parse import unquote
 
@@ -38,7 +39,7 @@ class Proxy:
         try:
             record = URL(url)
         except ValueError:
-            raise InvalidArgument(f"proxy {url!r} is no URL; write http://host:port") from None
+            raise InvalidArgument("the proxy is no URL; write http://host:port") from None
         if record.protocol != "http:":
             raise InvalidArgument(f"the proxy's scheme is {record.protocol!r}; only http: can be used")
         self.hostname = str(record.hostname).strip("[]")
@@ -149,7 +150,7 @@ async def _connect(
     exchange: Exchange[T], address: Address, context: ssl.SSLContext | None, proxy: Proxy | None
 ) -> None:
     loop = asyncio.get_running_loop()
-    tls = (context or ssl.create_default_context()) if address.secure else None
+    tls = (context or _default_context()) if address.secure else None
     name = address.hostname if tls else None
     if proxy is None:
         host = _resolvable(address.hostname)
@@ -161,6 +162,13 @@ async def _connect(
     except BaseException:
         sock.close()
         raise
+
+
+@cache
+def _default_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])  # What browsers offer for wss, and nothing else.
+    return context
 
 
 def _resolvable(host: str) -> str:

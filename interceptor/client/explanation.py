@@ -11,8 +11,8 @@ from typing import Literal
 from ..config import Limits, Timeouts
 from ..connection import Connection, End
 from ..exceptions import ConnectFailure
-from ..handshake.client import Opening, Response, check_response, new_key, write_request
-from .address import Address, Headers, check_headers, parse_address, parse_protocols
+from ..handshake.client import Opening, Response, check_response, write_request
+from .address import Address, Headers, opening, parse_address
 from .dial import Exchange, Proxy, dial
 from .verdicts import RULES, Verdict, verdicts
 
@@ -20,6 +20,9 @@ __all__ = ["Explanation", "explain"]
 
 PATIENCE = 20.0
 """Seconds for the whole handshake: Firefox's."""
+
+SHOWN = 16 * 1024
+"""Most bytes of a head that are printed."""
 
 GOODBYE = 1.0
 """Seconds for the server to answer our close."""
@@ -85,7 +88,7 @@ class Explanation:
 
     def _lines(self, which: str, head: bytes, missing: str) -> Iterator[str]:
         yield f"{which}:" if head else f"{which}: {missing}"
-        for number, line in enumerate(_split(head)):
+        for number, line in enumerate(_split(head[:SHOWN])):
             marked = self.mark is not None and self.mark == (which, number)
             yield f"{'  > ' if marked else '    '}{line}"
         yield ""
@@ -119,18 +122,14 @@ async def explain(
         InvalidArgument, UnsupportedType: another argument cannot be used.
     """
     address = parse_address(url)
-    asked = parse_protocols(protocols)
-    extra = check_headers(headers)
-    if origin is not None:
-        check_headers([("Origin", origin)])
-    opening = Opening(address.authority, address.resource, new_key(), asked, origin, extra)
-    trial = Trial(opening)
+    trial = Trial(opening(address, protocols, origin, headers))
     via = None if proxy is None else Proxy(proxy)
     try:
         async with asyncio.timeout(timeout):
             await dial(trial.exchange, address, context=ssl, proxy=via)
     except TimeoutError:
-        return trial.explanation(address, ConnectFailure("timeout", f"not open within {timeout:g} s"))
+        if not trial.opened:  # It may have been just in time.
+            return trial.explanation(address, ConnectFailure("timeout", f"not open within {timeout:g} s"))
     except ConnectFailure as exc:
         return trial.explanation(address, exc)
     await trial.leave()
@@ -161,6 +160,11 @@ class Trial:
             client=True,
         )
         self._connection.data_received(rest)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the answer was right."""
+        return self._connection is not None
 
     async def leave(self) -> None:
         """Close what was opened."""

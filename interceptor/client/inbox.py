@@ -35,7 +35,6 @@ class Inbox:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._events: deque[MessageEvent] = deque()
-        self._closed = False
         self.changed = asyncio.Event()
 
     def __bool__(self) -> bool:
@@ -43,10 +42,9 @@ class Inbox:
 
     def put(self, event: MessageEvent) -> None:
         """Keep a message."""
-        if not self._closed:
-            self._events.append(event)
-            self._link.keep(event.data)
-            self.changed.set()
+        self._events.append(event)
+        self._link.keep(event.data)
+        self.changed.set()
 
     def take(self) -> MessageEvent:
         """Return the next message; only where there is one."""
@@ -55,9 +53,3 @@ class Inbox:
         if not self._events:
             self.changed.clear()
         return event
-
-    def close(self) -> None:
-        """Keep nothing any more, and throw away what nobody will take."""
-        self._closed = True
-        while self._events:
-            self.take()

@@ -203,6 +203,8 @@ class Link:
             self._failed(exc)
 
     def _answered(self, transport: asyncio.Transport, response: Response, rest: bytes) -> None:
+        if self._end is not None:
+            raise ConnectFailure("closed", "the answer came too late")
         accepted = check_response(response, self._opening)
         self._tell(lambda watcher: watcher.link_opened(accepted))
         self._connection = Connection(
@@ -218,7 +220,7 @@ class Link:
             self._connection.data_received(rest)
 
     def _failed(self, failure: ConnectFailure) -> None:
-        if self._end is not None:
+        if self._end is not None or self._connection is not None:  # Given up, or answered just in time.
             return
         exchange = self._exchange
         request = write_request(self._opening) if exchange is not None and exchange.reached else b""

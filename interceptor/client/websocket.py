@@ -18,9 +18,8 @@ from ..config import Limits, Timeouts
 from ..connection import End
 from ..exceptions import DOMException, InvalidState, SocketClosed, UnsupportedType
 from ..handshake import Accepted
-from ..handshake.client import Opening, new_key
 from ..urls import repair
-from .address import Headers, check_headers, parse_address, parse_protocols
+from .address import Headers, opening, parse_address
 from .blob import Blob
 from .buffered import Buffered
 from .dial import Proxy
@@ -87,21 +86,9 @@ class WebSocket(EventTarget):
         max_size: int | None = None,
         max_buffered: int = WRITE_BUFFER,
     ) -> None:
-        self._ready_state = self.CLOSED  # Whoever is let go half made has nothing to close.
-        super().__init__()
+        self._begin()
         self._address = parse_address(url, base_url)  # Steps 1 to 7 and 10.
-        names = parse_protocols(protocols)  # Steps 8 and 9.
-        if origin is not None:
-            check_headers([("Origin", origin)])
-        opening = Opening(
-            self._address.authority,
-            self._address.resource,
-            new_key(),
-            names,
-            origin,
-            check_headers(headers),
-            compression,
-        )
+        asked = opening(self._address, protocols, origin, headers, compression)  # Steps 8 and 9.
         options = Options(
             ssl,
             None if proxy is None else Proxy(proxy),
@@ -109,6 +96,15 @@ class WebSocket(EventTarget):
             Limits(message=sys.maxsize if max_size is None else max_size, write_buffer=max_buffered),
             Timeouts(close=close_timeout, ping=ping_interval, pong=ping_interval),
         )
+        try:
+            self._link = Link(self, self._address, asked, options)  # Step 12, in parallel.
+        except RuntimeError as exc:
+            raise InvalidState("a WebSocket needs a running event loop; make it in an async def") from exc
+        self._ready_state = self.CONNECTING
+
+    def _begin(self) -> None:
+        self._ready_state = self.CLOSED  # What is let go half made has nothing to close.
+        super().__init__()
         self._binary_type: BinaryType = "blob"
         self._protocol = ""
         self._extensions = ""
@@ -118,11 +114,6 @@ class WebSocket(EventTarget):
         self._over = asyncio.Event()
         self._end: CloseEvent | None = None
         self._awaited = 0
-        try:
-            self._link = Link(self, self._address, opening, options)  # Step 12, in parallel.
-        except RuntimeError as exc:
-            raise InvalidState("a WebSocket needs a running event loop; make it in an async def") from exc
-        self._ready_state = self.CONNECTING
 
     def __del__(self) -> None:
         # Section 7: let go while the connection is open, the closing handshake is started.
@@ -319,8 +310,6 @@ class WebSocket(EventTarget):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(1000)
-        if self._inbox is not None:
-            self._inbox.close()
         await self._until_closed()
 
     def __aiter__(self) -> AsyncIterator[MessageEvent]:

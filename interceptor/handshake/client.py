@@ -20,7 +20,7 @@ from websockets.typing import ExtensionHeader
 from websockets.utils import accept_key
 
 from ..exceptions import ConnectFailure
-from .server import COMPRESS_SETTINGS, DEFLATE, Accepted
+from .server import COMPRESS_SETTINGS, DEFLATE, Accepted, without_token
 
 __all__ = [
     "OWN_FIELDS",
@@ -252,7 +252,7 @@ def _check_acknowledged(response: Response, opening: Opening) -> None:
         )
     if not opening.protocols:
         return
-    asked = ", ".join(opening.protocols)
+    asked = without_token(opening.protocols)
     if not values or not values[0]:
         reason = f"subprotocols were asked for ({asked}) and the answer names none"
         raise ConnectFailure("subprotocol-missing", reason, name if values else "")
@@ -317,7 +317,7 @@ def _check_subprotocol(response: Response, opening: Opening) -> str | None:
     if not values:
         return None
     if values[0] not in opening.protocols:
-        asked = ", ".join(opening.protocols) or "none"
+        asked = without_token(opening.protocols) or "none"
         reason = f"subprotocol {values[0][:80]!r} was not asked for; asked for: {asked}"
         raise ConnectFailure("subprotocol-unasked", reason, "sec-websocket-protocol")
     return values[0]

@@ -471,12 +471,12 @@ def _check_subprotocol(values: list[str], offer: Offer) -> str | None:
     if len(values) > 1:
         raise InvalidAnswer("a 101 names one subprotocol at most, in one Sec-WebSocket-Protocol field")
     if values[0] not in offer.subprotocols:
-        answered, asked = _without_token(values[0].split(",")), _without_token(offer.subprotocols) or "none"
+        answered, asked = without_token(values[0].split(",")), without_token(offer.subprotocols) or "none"
         raise InvalidAnswer(f"subprotocol {answered!r} was not asked for; asked for: {asked}")
     return values[0]
 
 
-def _without_token(names: Iterable[str]) -> str:
+def without_token(names: Iterable[str]) -> str:
     return ", ".join(name for name in map(str.strip, names) if not name.startswith(TOKEN_PREFIX))
 
 
