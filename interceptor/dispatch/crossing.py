@@ -10,6 +10,7 @@ However many jobs wait, one wake-up is under way. A job is one event of one sock
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -99,8 +100,7 @@ class Crossing:
     def discard(self) -> None:
         """Have everything that waits, and that comes, go through without its callbacks."""
         self.discarding = True
-        while self._jobs:
-            self.step()
+        self.run()
 
     # On the program's thread.
 
@@ -109,27 +109,35 @@ class Crossing:
         """Whether the caller is inside of a job, that is of a callback."""
         return bool(getattr(self._local, "depth", 0))
 
-    def step(self) -> Event | None:
-        """Run one job; return the event that it gives out."""
-        try:
-            job = self._jobs.popleft()
-        except IndexError:  # Another pump was faster.
-            return None
-        local = self._local
+    def run(self, until: float = math.inf, least: int = 1) -> Event | None:
+        """Run jobs until one gives an event out, none is left, or the time is over.
+
+        Args:
+            until: on the clock of time.monotonic.
+            least: so many jobs are run even where the time is over.
+        """
+        jobs, local = self._jobs, self._local
         local.depth = getattr(local, "depth", 0) + 1
         try:
-            return job()
+            while jobs:
+                try:
+                    job = jobs.popleft()
+                except IndexError:  # Another pump was faster.
+                    break
+                event = job()
+                least -= 1
+                if event is not None or (time.monotonic() >= until and least <= 0):
+                    return event
         finally:
             local.depth -= 1
+        return None
 
     def pump(self) -> None:
         """Run what waits, for a while; the GUI calls this."""
         self._posted = False
         self.thread = threading.get_ident()
-        end = time.monotonic() + SLICE
         try:
-            while self._jobs and time.monotonic() < end:
-                self.step()
+            self.run(time.monotonic() + SLICE)
         finally:
             if self._jobs and not self._posted:
                 self._wake()

@@ -51,6 +51,8 @@ class Dispatcher:
         crossing: the way to the program's thread; None where plain callbacks run on the loop's.
         early: takes events that neither a callback nor a stream takes; None drops them.
         when_lost: called on the loop's thread when `post` raised.
+        flushes: what to call after all calls of other threads that wait, so that each socket writes once for
+            them all; None where nothing is kept back.
         changing: held while tables of the host are changed, which any thread may do.
     """
 
@@ -72,6 +74,7 @@ class Dispatcher:
         self.crossing = None if post is None else Crossing(post, self._program_gone)
         self.early: Callable[[Event], None] | None = None
         self.when_lost: Callable[[], None] = lambda: None
+        self.flushes: list[Callable[[], None]] | None = None
         self.changing = threading.RLock()
 
     # Who is registered.
@@ -198,7 +201,7 @@ class Dispatcher:
                 self._run_calls()
             function(*args)
             return
-        loop = self.loop
+        loop = self._loop or self.loop
         if loop.is_closed():
             raise InvalidState("the host's event loop has ended")
         self._calls.append((function, args))
@@ -212,19 +215,24 @@ class Dispatcher:
 
     def report(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop's thread like `run`; where the loop is gone nobody needs to know."""
-        with suppress(InvalidState):
+        try:
             self.run(function, *args)
+        except InvalidState:
+            """It has ended, and with it whoever wanted to know."""
 
     def _run_calls(self) -> None:
         # First: who calls from now on wakes the loop again.
         self._woken = False
-        calls = self._calls
+        calls, outer, self.flushes = self._calls, self.flushes, []
         try:
             # Not more than wait now: a thread that calls without end must not keep the loop from its sockets.
             for _ in range(len(calls)):
                 function, args = calls.popleft()
                 function(*args)
         finally:
+            flushes, self.flushes = self.flushes, outer
+            for flush in flushes:
+                flush()
             if calls and not self._woken:
                 self._woken = True
                 self.loop.call_soon(self._run_calls)

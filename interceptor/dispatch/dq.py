@@ -100,19 +100,18 @@ class Queue:
         crossing.thread = threading.get_ident()
         waiting = len(crossing)
         while True:
-            if self._early:
-                return self._early.popleft()
             if self._dropped:
                 self._tell_dropped()
-            if len(crossing):
-                event = crossing.step()
-                if event is not None:
-                    return event
-                waiting -= 1
-                if waiting <= 0 and time.monotonic() >= deadline:
-                    return None
-            elif self._ended or not self._wait(deadline):
+            if self._early:
+                return self._early.popleft()
+            event = crossing.run(deadline, waiting)
+            if event is not None:
+                return event
+            if not len(crossing) and self._ended:
                 return None
+            if not self._wait(deadline):
+                return None
+            waiting = 1
 
     def _tell_dropped(self) -> None:
         log.get_logger().warning(
@@ -123,8 +122,10 @@ class Queue:
         self._dropped = 0
 
     def _wait(self, deadline: float) -> bool:
-        """Wait for a wake-up; return whether one came."""
+        """Wait until there is something to do; return whether there is."""
         while (patience := deadline - time.monotonic()) > 0:
+            if len(self.crossing):
+                return True
             with suppress(Empty):
                 self._wakeups.get(timeout=min(patience, PATIENCE_SLICE))
                 self.crossing.woken()

@@ -39,6 +39,7 @@ class Lane:
 
     __slots__ = (
         "__weakref__",
+        "_crossed_size",
         "_current",
         "_dispatcher",
         "_held",
@@ -64,6 +65,7 @@ class Lane:
         self._high = high
         self._hold = hold
         self._held = False
+        self._crossed_size = 0
         self._queue: deque[tuple[Event, Then | None]] = deque()
         self._undelivered = 0
         self._working = False
@@ -103,7 +105,10 @@ class Lane:
 
     def release(self, event: Event) -> None:
         """Count an event as delivered."""
-        self._undelivered -= cost(event)
+        self._release(cost(event))
+
+    def _release(self, size: int) -> None:
+        self._undelivered -= size
         if self._held and self._undelivered <= self._high // 2:
             self._held = False
             self._hold(False)
@@ -175,12 +180,10 @@ class Lane:
 
     def _crosses(self, event: Event) -> bool:
         """Whether an event is for the program's thread."""
-        crossing, kind = self._dispatcher.crossing, event.__class__
-        if crossing is None:
-            return False
-        if self._dispatcher.callbacks(kind):
-            return self._dispatcher.is_plain(kind)
-        return crossing.gives_out and kind not in self.claimed and not self._dispatcher.outbox.is_open
+        dispatcher, kind = self._dispatcher, event.__class__
+        if dispatcher.crossing is None or dispatcher.callbacks(kind):
+            return dispatcher.crossing is not None and dispatcher.is_plain(kind)
+        return dispatcher.crossing.gives_out and kind not in self.claimed and not dispatcher.outbox.is_open
 
     def _enter(self, crossing: Crossing, event: Event, then: Then | None) -> bool:
         if crossing.discarding:
@@ -188,15 +191,14 @@ class Lane:
                 then(None)
             return True
         self._dispatcher.started(self)
-        crossing.enter(partial(self._cross, event, then, False))
+        crossing.enter(partial(self._cross, crossing, event, then, False))
         return False
 
-    def _cross(self, event: Event, then: Then | None, kept: bool) -> Event | None:
+    def _cross(self, crossing: Crossing, event: Event, then: Then | None, kept: bool) -> Event | None:
         """Run the callbacks of an event; return it if it has none and `dq()` is to have it."""
-        dispatcher, crossing = self._dispatcher, self._dispatcher.crossing
-        assert crossing is not None
-        callbacks = () if crossing.discarding else dispatcher.callbacks(event.__class__)
-        if any(callback.is_async for callback in callbacks):  # Since a moment ago.
+        dispatcher, kind = self._dispatcher, event.__class__
+        callbacks = () if crossing.discarding else dispatcher.callbacks(kind)
+        if callbacks and not dispatcher.is_plain(kind):  # Since a moment ago.
             dispatcher.report(self._recall, event, then, kept)
             return None
         result: object = None
@@ -205,23 +207,28 @@ class Lane:
             for callback in callbacks:
                 result = first(result, self._call(callback.handler, event))
         finally:
-            self._cross_over(event, then, kept, result)
+            self._cross_on(crossing, event, then, kept, result)
         return None if callbacks or crossing.discarding or not crossing.gives_out else event
 
-    def _cross_over(self, event: Event, then: Then | None, kept: bool, result: object) -> None:
-        """Tell the loop of what was done, and go on with the next event if it is for this thread too."""
-        if not isinstance(event, WebSocketClose):  # Its ID is not the program's any more.
+    def _cross_on(
+        self, crossing: Crossing, event: Event, then: Then | None, kept: bool, result: object
+    ) -> None:
+        """Go on with the next event if it is for this thread too; tell the loop what it has to know now."""
+        if event.__class__ is not WebSocketClose:  # After that its ID is not the program's any more.
             self._current = None
-        following = self._queue.popleft() if self._queue and self._crosses(self._queue[0][0]) else None
-        self._dispatcher.report(self._crossed, event, then, kept, result, following is None)
-        crossing = self._dispatcher.crossing
-        if following is not None and crossing is not None:
-            crossing.enter(partial(self._cross, *following, True))
-
-    def _crossed(self, event: Event, then: Then | None, kept: bool, result: object, last: bool) -> None:
-        """Go on after the program's thread had an event."""
         if kept:
-            self.release(event)
+            self._crossed_size += cost(event)
+        following = self._queue.popleft() if self._queue and self._crosses(self._queue[0][0]) else None
+        if then is not None or following is None or self._crossed_size > self._high // 4:
+            size, self._crossed_size = self._crossed_size, 0
+            self._dispatcher.report(self._crossed, then, size, result, following is None)
+        if following is not None:
+            crossing.enter(partial(self._cross, crossing, *following, True))
+
+    def _crossed(self, then: Then | None, size: int, result: object, last: bool) -> None:
+        """Go on after the program's thread had events of so many bytes."""
+        if size:
+            self._release(size)
         if then is not None:
             then(result)
         if last:
