@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         self._sent(len(payload))
 
     def batch(self) -> bool:
-        """Keep what is sent back until `flush`; return whether that is new, so that a `flush` is to follow."""
+        """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
         begun, self._batched = not self._batched, True
         return begun
 

@@ -488,8 +488,7 @@ class Host:
             UnknownSocket: the ID is not open.
             InvalidArgument, UnsupportedType: the data cannot be sent.
         """
-        session = self._sessions.find(id)
-        self._dispatcher.run(session.write, *session.prepare(data, fin, opcode))
+        self._sessions.find(id).send_soon(data, fin, opcode)
         return 0
 
     def WebSocketClose(self, id: str, code: int = 1000, reason: str = "") -> int:

@@ -83,9 +83,8 @@ class ThreadedHost(Generic[HostT]):
         if thread is None:
             return
         self._dispatcher.check_may_wait()
-        stopped = True
-        if thread.is_running:
-            stopped = self._dispatcher.wait(thread.submit(self._end()), self._patience)
+        stopping = thread.submit(self._end()) if thread.is_running else None
+        stopped = stopping is None or self._dispatcher.wait(stopping, self._patience)
         if thread.stop(self._patience if stopped else 0):
             self._dispatcher.unbind()
         else:
@@ -94,6 +93,8 @@ class ThreadedHost(Generic[HostT]):
                 host=self._host.name,
             )
         atexit.unregister(self.stop)
+        if stopping is not None and stopping.done() and not stopping.cancelled():
+            stopping.result()
 
     async def _end(self) -> None:
         await self._host.stop()

@@ -18,7 +18,7 @@ LAYERS = (
     ("config", "patterns", "urls", "events", "payload", "gui"),
     ("handshake", "messages"),
     ("connection", "stream", "dispatch"),
-    ("inbox", "session", "relay", "client", "threaded"),
+    ("inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("host",),
     ("__init__",),
