@@ -7,7 +7,7 @@ import base64
 import contextlib
 import enum
 import ipaddress
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -154,7 +154,7 @@ class Host:
         self._guard.bind([host for host, _ in addresses], self._address[1])
         self._warn_of_manual_rows()
 
-    def stop(self) -> Coroutine[object, object, None]:
+    def stop(self) -> Awaitable[None]:
         """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
 
         Events that are left are delivered first. A second call waits for the first one. An async callback may

@@ -64,6 +64,8 @@ def converse(module: str, needs: str, *arguments: str, python: str = sys.executa
     assert ran.stdout.startswith("ok "), ran.stdout
     for trouble in ("ResourceWarning", "was destroyed", "never awaited", "Exception ignored"):
         assert trouble not in ran.stderr, ran.stderr
+    if module == "qt_asyncio":
+        return
     # Said once by the log, with the reason, where `post` can tell that the GUI is gone.
     assert ran.stderr.count("post raised, so") == (0 if module == "glib" else 1), ran.stderr
 
@@ -71,6 +73,10 @@ def converse(module: str, needs: str, *arguments: str, python: str = sys.executa
 @pytest.mark.parametrize("binding", ["PySide6", "PyQt6"])
 def test_qt(binding: str) -> None:
     converse("qt", f"import {binding}.QtWidgets", binding, **OFFSCREEN)
+
+
+def test_qasync() -> None:
+    converse("qt_asyncio", "import PySide6.QtWidgets, qasync", **OFFSCREEN)
 
 
 @pytest.mark.parametrize("way", ["wait", "poll"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_what_still_runs_is_cancelled_and_cleans_up(factory: LoopFactory) -> Non
             told.append("cleaned up")
 
     async def generate() -> None:
-        async def numbers():  # type: ignore[no-untyped-def]
+        async def numbers() -> AsyncIterator[int]:
             try:
                 yield 1
             finally:
@@ -87,7 +88,12 @@ def test_a_worker_that_does_not_end_is_not_waited_for_for_ever() -> None:
     thread = LoopThread()
     thread.start()
     begun = threading.Event()
-    thread.submit(asyncio.to_thread(lambda: (begun.set(), gate.wait())))
+
+    def work() -> None:
+        begun.set()
+        gate.wait()
+
+    thread.submit(asyncio.to_thread(work))
     assert begun.wait(PATIENCE)
     assert thread.stop(PATIENCE)
     gate.set()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from interceptor import Event, Host, Limits, Timeouts
 
@@ -45,9 +46,19 @@ def soon(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def client(host: Host, path: str = "/", **options: object) -> ClientConnection:
+def client(
+    host: Host, path: str = "/", *, subprotocols: list[str] | None = None
+) -> AbstractContextManager[ClientConnection]:
     """A client of another library, which blocks."""
-    return connect(host.ws_url(path), compression=None, max_size=None, **options)  # type: ignore[arg-type]
+    wanted = None if subprotocols is None else [Subprotocol(name) for name in subprotocols]
+    return connect(
+        host.ws_url(path), compression=None, max_size=None, subprotocols=wanted, open_timeout=PATIENCE
+    )
+
+
+def dial(host: Host, path: str = "/") -> ClientConnection:
+    """A client that the test, or the host, closes."""
+    return client(host, path).__enter__()
 
 
 @contextmanager
@@ -56,6 +67,11 @@ def no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     soon(lambda: set(threading.enumerate()) <= before)
+
+
+def assert_true(value: object) -> None:
+    """Check a value, where a statement cannot."""
+    assert value
 
 
 class Program:
@@ -78,6 +94,10 @@ class Program:
             raise RuntimeError("the window is closed")
         self.posts += 1
         self._functions.put(function)
+
+    def block(self, gate: threading.Event) -> None:
+        """Keep the thread busy until a gate is opened."""
+        self.post(lambda: assert_true(gate.wait(PATIENCE)))
 
     def do(self, function: Callable[[], object]) -> object:
         """Run a function on the thread, and wait for what it returns or raises."""

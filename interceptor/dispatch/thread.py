@@ -124,12 +124,17 @@ class LoopThread:
             return True
         if self.is_current:
             raise InvalidState(f"stop() would wait here, on the thread {self._name!r}, for its own end")
+        self.stop_soon()
         atexit.unregister(self.stop)
-        self._stopping = True
-        with suppress(RuntimeError):  # It has ended.
-            self._loop.call_soon_threadsafe(self._loop.stop)
         join(self._thread, timeout)
         return not self._thread.is_alive()
+
+    def stop_soon(self) -> None:
+        """Begin to end the loop and the thread as `stop` does, and return at once; from any thread."""
+        self._stopping = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # It has ended.
+                self._loop.call_soon_threadsafe(self._loop.stop)
 
     def __enter__(self) -> Self:
         self.start()

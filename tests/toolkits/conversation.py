@@ -120,7 +120,7 @@ class Conversation:
         with self.open("/flood") as socket:
             socket.send("block")
             assert self.blocked.wait(PATIENCE)
-            sender = threading.Thread(target=lambda: [socket.send(piece) for piece in flood])
+            sender = threading.Thread(target=self.send_all, args=(socket, flood))
             sender.start()
             (session,) = self.host.sockets.values()
             # Reading stops above the mark; what it had read by then is all that is kept.
@@ -132,6 +132,10 @@ class Conversation:
             assert socket.recv(PATIENCE) == "block"
             assert [socket.recv(PATIENCE) for _ in flood] == flood
             sender.join(PATIENCE)
+
+    def send_all(self, socket: ClientConnection, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            socket.send(piece)
 
     def expect_gone(self) -> None:
         """The GUI's loop has ended: nobody would answer, and the client is told so."""
