@@ -76,7 +76,7 @@ def test_qt(binding: str) -> None:
 
 
 def test_qasync() -> None:
-    converse("qt_asyncio", "import PySide6.QtWidgets, qasync", **OFFSCREEN)
+    converse("qt_asyncio", "import PySide6.QtWidgets, qasync", QT_API="pyside6", **OFFSCREEN)
 
 
 @pytest.mark.parametrize("way", ["wait", "poll"])
