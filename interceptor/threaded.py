@@ -85,8 +85,8 @@ class ThreadedHost(Generic[HostT]):
             return
         self._dispatcher.check_may_wait()
         if thread.is_running:
-            stopping = thread.submit(self._end())
-            if not self._dispatcher.wait(stopping, self._patience):
+            stopping = self._dispatcher.wait(lambda: thread.submit(self._end()), self._patience)
+            if not stopping.done():
                 self._give_up(thread, stopping)
                 return
         if thread.stop(self._patience):

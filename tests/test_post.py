@@ -291,6 +291,26 @@ class TestBlocked:
             assert seen.threads == {program.ident}
             peer.close()
 
+    def test_the_usual_end_of_a_gui_program(self, lines: list[Line]) -> None:
+        """Its loop has ended, `post` would say so, and the GUI's thread leaves the block."""
+        with no_thread_left(), Program() as program:
+            host = make_host(program.post, timeouts=Timeouts(close=3600))
+            seen = Seen(host)
+            threaded = host.in_thread()
+            threaded.start()
+            peer = dial(host)
+            seen.wait_for("WebSocketUpgrade")
+
+            def leave() -> None:
+                program.gone = True
+                threaded.stop()
+
+            program.do(leave)
+            assert seen.names() == ["WebSocketUpgrade", "WebSocketClose"]
+            assert seen.threads == {program.ident}
+            peer.close()
+        assert not [line for line in lines if line["log_level"] in ("warning", "error")]
+
     @pytest.mark.parametrize("call", ["stop", "leave"])
     def test_stop_in_a_callback(self, call: str, lines: list[Line]) -> None:
         with no_thread_left(), Program() as program:
@@ -403,6 +423,25 @@ class TestGone:
                 with client(host) as peer:
                     peer.send("x")
                     seen.wait_for("WebSocketReceive")
+
+    def test_with_a_wake_up_that_is_lost(self, lines: list[Line]) -> None:
+        """The GUI's loop ended after it was woken, and before it ran what it was woken for."""
+        with no_thread_left(), Program() as program:
+            host = make_host(program.post)
+            seen = Seen(host)
+            with host.in_thread(), client(host) as peer:
+                seen.wait_for("WebSocketUpgrade")
+                gate = threading.Event()
+                program.block(gate)
+                peer.send("never heard")
+                peer.ping().wait(PATIENCE)
+                program.gone = True
+                assert status_of(host, "/") == 503
+                with pytest.raises(ConnectionClosed):
+                    peer.recv(PATIENCE)
+                assert peer.close_code == 1001
+                gate.set()
+        assert "WebSocketReceive" not in seen.names()
 
     def test_at_the_end_of_a_slice(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The program's own thread is told first, and the host by it."""

@@ -316,6 +316,22 @@ class TestCalls:
             assert peer.recv(PATIENCE) == "hello"
             over.set()
 
+    def test_a_call_that_makes_a_call_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+        host = make_host()
+        done: list[int] = []
+        with no_thread_left(), host.in_thread():
+            run, gate, begun = host._dispatcher.run, threading.Event(), threading.Event()
+            run(begun.set)
+            run(gate.wait, PATIENCE)
+            assert begun.wait(PATIENCE)
+            run(lambda: run(done.append, 3))
+            run(done.append, 1)
+            run(done.append, 2)
+            gate.set()
+            soon(lambda: len(done) == 3)
+        assert done == [1, 2, 3]
+        assert not [record for record in caplog.records if record.name == "asyncio" and record.exc_info]
+
     def test_many_calls_are_one_wake_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         host = make_host()
         woken: list[object] = []

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from .. import log
 from ..events import Event
@@ -84,15 +85,18 @@ class Crossing:
                 if not self.discarding and not future.cancelled():
                     result = function(*args)
             finally:
-                if not loop.is_closed():
+                with suppress(RuntimeError):  # The loop has ended.
                     loop.call_soon_threadsafe(settle, result)
 
         self.enter(job)
         return await future
 
     def is_there(self) -> bool:
-        """Whether the program's thread takes calls; asks it where nothing is under way."""
-        if not self._posted:
+        """Whether the program's thread takes calls: `post` is asked, also where a wake-up is under way.
+
+        That one may be lost, with the loop that was to make it.
+        """
+        if not self.gives_out:
             gone, self._gone = self._gone, False
             self._wake(log_it=not gone)
             self.discarding = self.discarding and self._gone
@@ -160,7 +164,8 @@ class Crossing:
     def divert(self, post: Post) -> None:
         """Wake by another `post` from now on: the thread that the old one reached waits for something."""
         self._post = post
-        self._pausing = False
+        # What is gone is a GUI's loop; whoever diverts it is its thread.
+        self._pausing = self._gone = self.discarding = False
         self._wake()
 
     def _wake(self, *, log_it: bool = True) -> None:

@@ -63,6 +63,7 @@ class _Receiver(QtCore.QObject):  # type: ignore[misc, name-defined]  # which Qt
 
 
 _receivers: dict[object, _Receiver] = {}
+"""By application; most programs have one in their life."""
 
 
 def post(function: Callable[[], None]) -> None:
@@ -76,7 +77,6 @@ def post(function: Callable[[], None]) -> None:
         raise InvalidState("there is no QApplication; make it before pages connect")
     receiver = _receivers.get(app)
     if receiver is None:
-        _receivers.clear()
         receiver = _receivers.setdefault(app, _Receiver(app))
     if receiver.has_quit:
         raise InvalidState("the QApplication has quit")
