@@ -297,6 +297,37 @@ class TestCallbacks:
             peer.send("7")
             assert take(host, "WebSocketReceive").data == "7"  # type: ignore[attr-defined]
 
+    def test_a_handler_that_comes_while_its_event_waits_here(self, lines: list[Line]) -> None:
+        host = make_host()
+        got: list[str] = []
+        host.on("WebSocketUpgrade")(lambda event: got.append("plain"))
+
+        async def late(event: Event) -> None:
+            got.append("async")
+
+        with no_thread_left(), host.in_thread(dq=True), client(host):
+            soon(lambda: len(host._dispatcher._queue.crossing) == 1)  # type: ignore[union-attr]
+            host.on("WebSocketUpgrade")(late)
+            while len(got) < 2:
+                assert host.dq(0.01) is None
+        assert got == ["plain", "async"]
+        assert not [line for line in lines if line["log_level"] == "error"]
+
+    def test_an_event_behind_an_async_callback_is_given_out(self) -> None:
+        host = make_host()
+
+        @host.on("WebSocketReceive")
+        async def wait(event: WebSocketReceive) -> None:
+            session = host.sockets[event.id]
+            while not session._lane._queue:  # noqa: ASYNC110  # for the end, which is behind this
+                await asyncio.sleep(0.001)
+
+        with no_thread_left(), host.in_thread(dq=True):
+            with client(host) as peer:
+                take(host, "WebSocketUpgrade")
+                peer.send("x")
+            take(host, "WebSocketClose")
+
     def test_an_exception_is_logged_once_and_stops_nothing(self, lines: list[Line]) -> None:
         host = make_host()
 

@@ -83,6 +83,23 @@ def test_worker_threads_end_too() -> None:
         assert thread.run(asyncio.to_thread(threading.get_ident)) != threading.get_ident()
 
 
+def test_a_worker_that_is_busy_is_waited_for() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        gate.wait(PATIENCE)
+
+    before = set(threading.enumerate())
+    with LoopThread() as thread:
+        thread.submit(asyncio.to_thread(work))
+        assert begun.wait(PATIENCE)
+        opener = threading.Timer(0.1, gate.set)
+        opener.start()
+    assert set(threading.enumerate()) <= before | {opener}
+    opener.join()
+
+
 def test_a_worker_that_does_not_end_is_not_waited_for_for_ever() -> None:
     gate = threading.Event()
     thread = LoopThread()

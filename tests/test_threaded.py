@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -246,19 +247,30 @@ class TestCalls:
             assert len(seen) == 3
             assert repr(host.sockets) == "{}"
 
+    @pytest.fixture
+    def _restless(self) -> Iterator[None]:
+        """Threads take turns all the time."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        yield
+        sys.setswitchinterval(before)
+
+    @pytest.mark.usefixtures("_restless")
     def test_tables_change_from_many_threads_at_once(self) -> None:
         host = make_host()
-        count = 200
+        count = 30
+        together = threading.Barrier(8)
+
+        async def handle(socket: Session) -> None:
+            """Nothing."""
 
         def change(which: int) -> None:
-            for index in range(count):
+            together.wait(PATIENCE)
+            for _ in range(count):
                 host.on("WebSocketReceive")(lambda event: None)
-
-                async def handle(socket: Session) -> None:
-                    """Nothing."""
-
-                if index % 20 == 0:
-                    host.route(f"ws://r{which}/{index}")(handle)
+            together.wait(PATIENCE)
+            for index in range(count):
+                host.route(f"ws://r{which}/{index}")(handle)
 
         with no_thread_left(), host.in_thread():
             threads = [threading.Thread(target=change, args=(which,)) for which in range(8)]
@@ -267,7 +279,26 @@ class TestCalls:
             for thread in threads:
                 thread.join(PATIENCE)
         assert len(host._dispatcher.callbacks(WebSocketReceive)) == 8 * count
-        assert len(list(host._sessions.table)) == 8 * count // 20 + 2
+        assert len(list(host._sessions.table)) == 8 * count + 2
+
+    def test_tables_change_one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of two threads that change a table the slower one must not undo what the other did."""
+        host = make_host()
+        held: list[bool] = []
+
+        def note() -> None:
+            held.append(host._dispatcher.changing._is_owned())  # type: ignore[attr-defined]
+
+        async def handle(socket: Session) -> None:
+            """Nothing."""
+
+        monkeypatch.setattr(host, "_compile", note)
+        monkeypatch.setattr(host._dispatcher, "_sort", note)
+        host.on("WebSocketReceive")(print)
+        host.off("WebSocketReceive", print)
+        host.route("ws://x/")(handle)
+        host.intercepted_urls = []
+        assert held == [True] * 4
 
     def test_a_thread_that_sends_without_end_does_not_fill_the_memory(self, lines: list[Line]) -> None:
         limit = 100_000
