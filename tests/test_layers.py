@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "interceptor"
 # Bottom first. A subpackage stands for all that is in it; __init__ is what a program imports.
 LAYERS = (
     ("exceptions", "log"),
-    ("config", "patterns", "urls", "events", "payload"),
+    ("config", "patterns", "urls", "events", "payload", "gui"),
     ("handshake", "messages"),
     ("connection", "stream", "dispatch", "threads"),
-    ("inbox", "session", "relay", "client"),
+    ("inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
     ("host",),

@@ -109,7 +109,7 @@ class TestOurs:
         async with Peer.connect(host) as peer:
             await tunnel(peer, "myapp.test:80")
             await peer.ask(page_request())
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await peer.close_code() == 1001
             peer.writer.close()
             await stopping

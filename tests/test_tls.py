@@ -132,7 +132,7 @@ class TestEnded:
             await begin_tls(peer, trusting(host), "myapp.test")
             await peer.ask(socket_request())
             await recorder.wait_for(WebSocketUpgrade)
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await peer.close_code() == 1001
             await peer.send(close_frame(1001))
             async with asyncio.timeout(PATIENCE):
