@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: the cores they keep to, and under what conditions figures were taken."""
+"""What the benchmarks have in common: the cores they keep to, and how figures came about."""
 
 from __future__ import annotations
 

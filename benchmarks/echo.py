@@ -145,7 +145,7 @@ def measure_all(
 def compare(options: argparse.Namespace, core: int | None) -> None:
     """Measure all, print the table and write the JSON."""
     under = conditions(core, options.loop, options.rounds, options.seconds)
-    under["messages"] = "text" if options.text else "binary"
+    under["messages"] = messages = "text" if options.text else "binary"
     under["versions"] = packages = versions(PACKAGES)
     with ExitStack() as stack:
         servers, missing = start_all(stack, options, core)
@@ -153,7 +153,7 @@ def compare(options: argparse.Namespace, core: int | None) -> None:
     names = [server.name for server in servers]
     reference = OURS if OURS in names else names[0]
     found = figures_of(samples, reference)
-    print(describe(under, under["messages"], packages), table(found, reference), sep="\n\n")
+    print(describe(under, messages, packages), table(found, reference), sep="\n\n")
     for name, why in missing.items():
         print(f"\nleft out: {name} ({why})")
     if held_back := [where for name, where in near_client_limit(found) if name != BARE]:

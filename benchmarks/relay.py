@@ -1,4 +1,4 @@
-"""A WebSocket echo through our host, beside no proxy, a plain TCP relay and mitmproxy; and what tunnels weigh.
+"""A WebSocket echo through our host, no proxy, a plain TCP relay and mitmproxy; and what tunnels weigh.
 
     python -m benchmarks.relay [--quick] [--loop uvloop] [--target bare] [--json FILE] ...
 
@@ -27,7 +27,7 @@ from benchmarks.conditions import conditions, describe, pin, progress, versions
 from benchmarks.load import BenchmarkError, Load, Sample, binary_message, check_echo, measure
 from benchmarks.memory import MIB, HeldBack, allow_files, idle_tunnel, slow_reader
 from benchmarks.processes import MissingServer, ServerProcess, running
-from benchmarks.relays import LOOKED, MITMPROXY, OURS, PLAIN, RELAYS
+from benchmarks.relays import MITMPROXY, OURS, PLAIN, RELAYS
 from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, table
 from benchmarks.servers import BARE
 

@@ -94,7 +94,7 @@ async def serve_mitmproxy(ready: Ready, stop: asyncio.Event) -> None:
     master = DumpMaster(options, with_termlog=False, with_dumper=False)
     running = asyncio.create_task(master.run())
     server: Proxyserver = master.addons.get("proxyserver")
-    while not server.listen_addrs():
+    while not server.listen_addrs():  # noqa: ASYNC110  # it has no event for this
         await asyncio.sleep(0.01)
     ready(server.listen_addrs()[0][1])
     await stop.wait()
