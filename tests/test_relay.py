@@ -16,7 +16,8 @@ from interceptor.relay import Relay, Side
 
 from .pair import Clock
 from .peer import PATIENCE, Peer, until
-from .proxied import echo, server, tunnel
+from .proxied import RealTls, echo, server, tunnel
+from .proxied import real_tls as real_tls
 
 MIB = 2**20
 DATA = bytes(range(256)) * 128
@@ -253,6 +254,31 @@ class TestClosing:
             one.fin()
             await pair.over()
             assert len(await two.until_reset()) < sent
+
+    async def test_a_reset_is_no_orderly_end_inside_tls_either(self, real_tls: RealTls) -> None:
+        seen: list[str] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.read()
+            except ConnectionResetError:
+                seen.append("reset")
+            else:
+                seen.append("end")
+
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        async with server(handle, real_tls.context("localhost")) as port:
+            relay = Relay(lambda relay: done.set(), NEVER)
+            trust = real_tls.trusted()
+            await loop.create_connection(
+                lambda: relay.far, "127.0.0.1", port, ssl=trust, server_hostname="localhost"
+            )
+            near, wire = tcp_pair(None)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=wire)
+            relay.attach(transport, lambda: None)
+            End(near).rst()
+            await until(lambda: seen and done.is_set())
+        assert seen == ["reset"]
 
     async def test_the_host_drops_both_ends(self) -> None:
         async with joined() as pair:
