@@ -176,7 +176,8 @@ class Side(asyncio.Protocol):
             return
         if reset:
             self._set_reset()
-        self.transport.close()
+        if not self.transport.is_closing():  # asyncio's TLS does not bear a second close.
+            self.transport.close()
         self._wait(self.transport.get_write_buffer_size())
 
     def drop(self) -> None:
