@@ -77,7 +77,7 @@ class Stress:
     def work(self, seed: int) -> None:
         dice = random.Random(seed)
         while not self.over.is_set():
-            open_now = list(self.ids.items())
+            open_now = list(self.ids.copy().items())  # One step; the dictionary changes all the time.
             for id, name in dice.sample(open_now, min(10, len(open_now))):
                 with contextlib.suppress(UnknownSocket):
                     self.use(id, name, dice)
