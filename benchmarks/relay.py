@@ -28,7 +28,7 @@ from benchmarks.load import BenchmarkError, Load, Sample, binary_message, check_
 from benchmarks.memory import MIB, HeldBack, allow_files, idle_tunnel, slow_reader
 from benchmarks.processes import MissingServer, ServerProcess, running
 from benchmarks.relays import MITMPROXY, OURS, PLAIN, RELAYS
-from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, table
+from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, number, table
 from benchmarks.servers import BARE
 
 NONE = "no proxy"
@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, with what --quick stands for filled in."""
     parser = argparse.ArgumentParser(prog="benchmarks.relay", description="Pass-through, side by side.")
     add = parser.add_argument
-    add("--quick", action="store_true", help="5 short rounds, 256 MiB for slow readers: rougher")
+    add("--quick", action="store_true", help="10 rounds, 256 MiB for slow readers: rougher")
     add(
         "--loop",
         choices=["asyncio", "uvloop"],
@@ -86,14 +86,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--target", choices=["websockets", "bare"], default="websockets", help="the echo behind the proxies")
     add("--without", action="append", choices=[NONE, *RELAYS], default=[], help="leave one out")
-    add("--rounds", type=int, help="how often all is measured (15)")
-    add("--seconds", type=float, help="of one measurement (0.3)")
+    add("--rounds", type=int, help="how often all is measured (20)")
+    add("--seconds", type=float, help="of one measurement (0.1)")
     add("--tunnels", type=int, default=500, help="idle tunnels that are weighed; 0 for no memory figures")
     add("--json", type=Path, metavar="FILE", help="write all figures there")
     add("--profile", action="store_true", help="run our host under cProfile at 1 KiB, print what costs most")
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (5 if options.quick else 15)
-    options.seconds = options.seconds or (0.15 if options.quick else 0.3)
+    options.rounds = options.rounds or (10 if options.quick else 20)
+    options.seconds = options.seconds or 0.1
     options.flood = (256 if options.quick else 1024) * MIB
     options.target = BARE if options.target == "bare" else options.target
     return options
@@ -224,8 +224,9 @@ def aims_missed(samples: Samples) -> list[str]:
         for name, aim in AIMS.items():
             ratio = row[name].ratio if name in row else None
             if ratio is not None and ratio < aim:
+                by_cpu = number(row[name].ratio_by_cpu, ".2f")
                 where = f"{cell.size_name}, {cell.shape_name}"
-                missed.append(f"{where}: {ratio:.2f} of {name} instead of {aim}")
+                missed.append(f"{where}: {ratio:.2f} of {name} instead of {aim} ({by_cpu} by cpu)")
     return missed
 
 

@@ -171,9 +171,13 @@ class Side(asyncio.Protocol):
             reset: close it as one that was cut off.
         """
         assert self.transport is not None
+        if reset and self.transport.get_extra_info("ssl_object") is not None:
+            self.drop()  # What is left could not go out without an orderly end of TLS after it.
+            return
         if reset:
             self._set_reset()
-        self.transport.close()
+        if not self.transport.is_closing():  # asyncio's TLS does not bear a second close.
+            self.transport.close()
         self._wait(self.transport.get_write_buffer_size())
 
     def drop(self) -> None:
@@ -197,8 +201,10 @@ class Side(asyncio.Protocol):
 
     def _set_reset(self) -> None:
         assert self.transport is not None
-        with contextlib.suppress(OSError):  # Not every system takes it of a socket that was cut off.
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock = self.transport.get_extra_info("socket")  # None inside TLS whose connection is gone.
+        if sock is not None:
+            with contextlib.suppress(OSError):  # Not every system takes it of a socket that was cut off.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def _open_other(self) -> asyncio.Transport | None:
         other = self.other.transport

@@ -14,14 +14,15 @@ import pytest
 from interceptor import Host
 from interceptor.relay import Relay, Side
 
+from .pair import Clock
 from .peer import PATIENCE, Peer, until
-from .proxied import echo, server, tunnel
+from .proxied import RealTls, echo, server, tunnel
+from .proxied import real_tls as real_tls
 
 MIB = 2**20
 DATA = bytes(range(256)) * 128
 NEVER = 3600.0
 HIGH_WATER = 64 * 1024  # asyncio's and uvloop's own
-PIECE = 8 * 1024
 READ = 256 * 1024  # most that either reads at once
 
 pytestmark = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
@@ -222,20 +223,25 @@ class TestClosing:
             await two.until_cut_off()
             await pair.over()
 
+    @pytest.mark.asyncio(loop_factories=("asyncio",))  # whose clock can be put forward
     @both_ways
     async def test_what_is_left_goes_out_to_a_reader_that_takes_its_time(self, first: str) -> None:
-        async with joined(patience=0.05, buffer=READ) as pair:
+        clock = Clock()
+        async with joined(patience=NEVER, buffer=READ) as pair:
             one, two = pair.end(first), pair.end(other(first))
-            sent = await fill(pair, first)
+            sent, got, side = await fill(pair, first), 0, pair.side(other(first))
             two.fin()
             assert await one.rest() == b""
             one.fin()
-            side = pair.side(other(first))
             await until(lambda: side.transport is not None and side.transport.is_closing())
-            got = 0
-            while data := await two.receive():
-                got += len(data)
-            assert got == sent
+            assert side.transport is not None
+            for _ in range(3):
+                left = side.transport.get_write_buffer_size()
+                while side.transport.get_write_buffer_size() == left:
+                    got += len(await two.receive())
+                await clock.pass_by(NEVER)
+                assert side.transport.get_write_buffer_size() > 0
+            assert got + len(await two.rest()) == sent
             await pair.over()
 
     @both_ways
@@ -249,6 +255,31 @@ class TestClosing:
             await pair.over()
             assert len(await two.until_reset()) < sent
 
+    async def test_a_reset_is_no_orderly_end_inside_tls_either(self, real_tls: RealTls) -> None:
+        seen: list[str] = []
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.read()
+            except ConnectionResetError:
+                seen.append("reset")
+            else:
+                seen.append("end")
+
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        async with server(handle, real_tls.context("localhost")) as port:
+            relay = Relay(lambda relay: done.set(), NEVER)
+            trust = real_tls.trusted()
+            await loop.create_connection(
+                lambda: relay.far, "127.0.0.1", port, ssl=trust, server_hostname="localhost"
+            )
+            near, wire = tcp_pair(None)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=wire)
+            relay.attach(transport, lambda: None)
+            End(near).rst()
+            await until(lambda: seen and done.is_set())
+        assert seen == ["reset"]
+
     async def test_the_host_drops_both_ends(self) -> None:
         async with joined() as pair:
             pair.relay.close()
@@ -258,15 +289,14 @@ class TestClosing:
 
 
 async def fill(pair: Joined, sender: str) -> int:
-    """Hand bytes over until much is left that the system does not take, but not too much; return the sum."""
-    sent, reader = 0, pair.side(other(sender)).transport
+    """Hand over much more than the system takes, and have it kept; return how many bytes."""
+    reader = pair.side(other(sender)).transport
     assert reader is not None
-    while reader.get_write_buffer_size() < HIGH_WATER - 2 * PIECE:
-        pair.side(sender).data_received(bytes(PIECE))
-        sent += PIECE
-        # The system finds more room after it said that it had none, and tells nobody when it is done.
-        await asyncio.sleep(0.01 if reader.get_write_buffer_size() else 0)
-    return sent
+    reader.set_write_buffer_limits(high=16 * MIB)
+    for _ in range(8):
+        pair.side(sender).data_received(bytes(MIB))
+    await asyncio.sleep(0)
+    return 8 * MIB
 
 
 class TestSlowReader:
