@@ -29,8 +29,9 @@ from .session import Session
 from .sessions import Sessions
 from .stream import EventStream
 from .threaded import ThreadedHost
+from .upstream import read_upstream
 from .ways import browsers
-from .ways.dial import Dialer, read_upstream
+from .ways.dial import Dialer
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door, ways_in
 from .ways.guard import TOKEN_PARAMETER, Guard
@@ -135,7 +136,7 @@ class Host:
         self._ways = ways_in(proxy, direct, security)
         self._tls = tls
         self._ends = Ends(tls, timeouts)
-        upstream = None if upstream_proxy is None else read_upstream(upstream_proxy)
+        upstream = None if upstream_proxy is None else read_upstream(upstream_proxy, "upstream_proxy")
         dialer = Dialer(self._guard, timeouts, tls, upstream)
         self._proxy = Proxy(self._sessions, self._guard, reception, dialer, self._ends, self._track)
         own = Direct(self._sessions, self._guard, reception, Pages(self.pac if self._is_proxy else None))

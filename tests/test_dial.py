@@ -17,7 +17,6 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from interceptor import Host, InvalidArgument, Timeouts, Tls
-from interceptor.ways.dial import Target, read_upstream
 
 from .peer import PATIENCE, Peer, request, until
 from .proxied import Handler, RealTls, begin_tls, echo, real_tls, server, trusting, tunnel
@@ -238,34 +237,6 @@ async def test_stop_during_a_look_up_is_quiet(caplog: pytest.LogCaptureFixture) 
     await asyncio.get_running_loop().shutdown_default_executor()
     gc.collect()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "proxy:8080",
-        "https://proxy:8080",
-        "http://proxy",
-        "http://proxy:0",
-        "http://proxy:99999",
-        "http://a b:1",
-    ],
-)
-def test_an_upstream_proxy_that_is_none(url: str) -> None:
-    with pytest.raises(InvalidArgument, match="http://host:port"):
-        Host(upstream_proxy=url)
-
-
-def test_a_password_is_not_repeated() -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        Host(upstream_proxy="http://me:hunter2@proxy")
-    assert "hunter2" not in str(caught.value)
-
-
-def test_how_an_upstream_proxy_is_written() -> None:
-    assert read_upstream("http://[::1]:3128/") == (Target("[::1]", 3128), None)
-    assert read_upstream("http://me@proxy:1").credentials == "Basic " + base64.b64encode(b"me:").decode()
 
 
 def test_trust_that_is_no_certificate(tmp_path: Path) -> None:
