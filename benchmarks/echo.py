@@ -25,10 +25,11 @@ if not __package__:  # started as a file: its neighbours are found from the fold
 from benchmarks.load import BenchmarkError, Load, Sample, ascii_message, binary_message, check_echo, measure
 from benchmarks.processes import MissingServer, ServerProcess, running
 from benchmarks.report import Cell, Figures, as_json, figures, near_client_limit, table
-from benchmarks.servers import BARE, OURS, SERVERS
+from benchmarks.servers import BARE, ELSEWHERE, OURS, SERVERS
 
 IN_FLIGHT = {32: (10, 8), 1024: (10, 8), 65536: (4, 4), 1048576: (2, 2)}  # sockets, messages on each
 SIZES = tuple(IN_FLIGHT)
+PEERS = [name for name in SERVERS if name not in ELSEWHERE]
 PACKAGES = (OURS, "websockets", "aiohttp", "uvicorn", "wsproto", "picows", "aiofastnet", "uvloop", "pydantic")
 Samples = dict[Cell, dict[str, list[Sample]]]
 
@@ -60,7 +61,9 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--all", action="store_true", help="messages of 1 MiB too")
     add("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the servers' event loop")
     add("--text", action="store_true", help="text messages (ASCII) instead of binary ones")
-    add("--servers", type=names_of, default=list(SERVERS), metavar="A,B", help=", ".join(SERVERS))
+    add("--servers", type=names_of, default=PEERS, metavar="A,B", help=", ".join(SERVERS))
+    what = "only ours: callbacks on the loop, by post and in dq() on another thread"
+    add("--threads", action="store_const", dest="servers", const=[OURS, *ELSEWHERE], help=what)
     add("--only", type=cell_of, nargs="+", metavar="SIZE:SHAPE", help="for example 32:many 1024:one")
     add("--rounds", type=int, help="how often all is measured (5)")
     add("--seconds", type=float, help="of one measurement (0.4)")

@@ -34,9 +34,10 @@ class ServerProcess:
     output: str = ""
 
     def processor_seconds(self) -> float | None:
-        """Processor time of its main thread so far, or None where the system does not tell (Linux does)."""
+        """Processor time of its threads so far, or None where the system does not tell (Linux does)."""
         try:
-            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
+            threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+            return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
         except (OSError, ValueError, IndexError):
             return None
 

@@ -13,6 +13,7 @@ import asyncio
 import cProfile
 import os
 import pstats
+import queue
 import socket
 import sys
 import threading
@@ -47,6 +48,47 @@ async def serve_interceptor(ready: Ready, stop: asyncio.Event) -> None:
     async with host:
         ready(host.address[1])
         await stop.wait()
+
+
+async def serve_elsewhere(ready: Ready, stop: asyncio.Event, style: str) -> None:
+    """Our host with its callbacks on another thread: one that runs what is posted to it, or is in `dq()`."""
+    from interceptor import Host, Security
+
+    posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    host = Host(
+        [("*://dyalog_root/*", 1)],
+        compression=False,
+        post=posted.put if style == "post" else None,
+        security=Security(allow_no_origin=True),
+    )
+
+    @host.on("WebSocketReceive")
+    def echo(event: WebSocketReceive) -> None:
+        host.WebSocketSend(event.id, event.data)
+
+    def work() -> None:
+        while not stop.is_set():
+            if style == "post":
+                posted.get()()
+            else:
+                host.dq()
+
+    async with host:
+        worker = asyncio.get_running_loop().run_in_executor(None, work)
+        ready(host.address[1])
+        await stop.wait()
+        posted.put(lambda: None)
+    await worker
+
+
+async def serve_interceptor_post(ready: Ready, stop: asyncio.Event) -> None:
+    """Our host, with callbacks that are posted to another thread."""
+    await serve_elsewhere(ready, stop, "post")
+
+
+async def serve_interceptor_dq(ready: Ready, stop: asyncio.Event) -> None:
+    """Our host, with callbacks in a thread that is in `dq()`."""
+    await serve_elsewhere(ready, stop, "dq")
 
 
 async def serve_websockets(ready: Ready, stop: asyncio.Event) -> None:
@@ -204,8 +246,13 @@ async def serve_bare(ready: Ready, stop: asyncio.Event) -> None:
 
 OURS = "interceptor"
 BARE = "bare asyncio"
+ELSEWHERE: dict[str, Serve] = {
+    "interceptor-post": serve_interceptor_post,
+    "interceptor-dq": serve_interceptor_dq,
+}
 SERVERS: dict[str, Serve] = {
     OURS: serve_interceptor,
+    **ELSEWHERE,
     "websockets": serve_websockets,
     "aiohttp": serve_aiohttp,
     "uvicorn-sansio": serve_uvicorn_sansio,

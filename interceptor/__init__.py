@@ -34,6 +34,7 @@ from .exceptions import (
 from .host import Host
 from .patterns import InterceptedURLs, Mode, Rule
 from .session import Session, State
+from .threaded import ThreadedHost
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "Session",
     "SocketClosed",
     "State",
+    "ThreadedHost",
     "Timeouts",
     "Tls",
     "UnknownEvent",

@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._out: deque[Bytes] = deque()
         self._out_bytes = 0
         self._corked = False
+        self._batched = False
         self._corked_bytes = 0
         self._blocked = False
         self._waiters: set[asyncio.Future[None]] = set()
@@ -176,6 +177,17 @@ class Connection(asyncio.Protocol):
         else:
             core.send_continuation(payload, fin)
         self._sent(len(payload))
+
+    def batch(self) -> bool:
+        """Keep what is sent back until `flush`; return whether that is new, so that a `flush` is to follow."""
+        begun, self._batched = not self._batched, True
+        return begun
+
+    def flush(self) -> None:
+        """Write what was kept back, all at once."""
+        self._batched = False
+        self._corked_bytes = 0
+        self._flush()
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Start the closing handshake after what was sent; without effect if it has begun."""
@@ -336,7 +348,7 @@ class Connection(asyncio.Protocol):
     # Inside.
 
     def _sent(self, size: int) -> None:
-        if not self._corked:
+        if not (self._corked or self._batched):
             self._flush()
             return
         self._corked_bytes += size

@@ -7,14 +7,14 @@ import base64
 import contextlib
 import enum
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts, Tls
-from .dispatch import Dispatcher, Handler, check_handler, is_async
-from .events import WebSocketUpgrade
+from .dispatch import Dispatcher, Handler, LoopFactory, Post, check_handler, is_async
+from .events import Event, WebSocketUpgrade
 from .exceptions import (
     InvalidArgument,
     InvalidHandler,
@@ -28,6 +28,7 @@ from .payload import Data, check_close
 from .session import Session
 from .sessions import Sessions
 from .stream import EventStream
+from .threaded import ThreadedHost
 from .ways.dial import Dialer, read_upstream
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door, ways_in
@@ -79,6 +80,8 @@ class Host:
         direct: take requests, and TLS, that are made to the host itself.
         upstream_proxy: `http://[user:password@]host:port`, another proxy (CONNECT) by which all goes on that
             no rule matches.
+        post: runs a function soon on the program's own thread, where plain callbacks are then called; such as
+            `interceptor.gui.qt.post`. None calls them where the host runs, or in `dq()`.
         limits: how much the host takes.
         timeouts: how long it waits.
         security: who may connect.
@@ -102,6 +105,7 @@ class Host:
         proxy: bool | Collection[str] = True,
         direct: bool = True,
         upstream_proxy: str | None = None,
+        post: Post | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen values
         timeouts: Timeouts = Timeouts(),  # noqa: B008
         security: Security = Security(),  # noqa: B008
@@ -110,6 +114,11 @@ class Host:
         for value, kind in ((limits, Limits), (timeouts, Timeouts), (security, Security), (tls, Tls)):
             if not isinstance(value, kind):
                 raise UnsupportedType(f"{value!r} is no {kind.__name__}; write {kind.__name__}(...)")
+        if not (post is None or callable(post)):
+            raise UnsupportedType(
+                f"post is {post!r}; it is a function that runs another one soon on your thread, "
+                "such as interceptor.gui.qt.post"
+            )
         if ":" in root:
             raise InvalidArgument(f"root {root!r} is no name; a root has no port, such as 'myapp'")
         self.name = name
@@ -118,7 +127,7 @@ class Host:
         subprotocols = Rule("*", subprotocols=tuple(subprotocols)).subprotocols
         settings = Settings(subprotocols, compression, chunks, limits, timeouts, security)
         self._routes: list[Rule] = []
-        self._dispatcher = Dispatcher()
+        self._dispatcher = Dispatcher(post)
         self._sessions = Sessions(self, settings, self._dispatcher, self._rows)
         self._guard = Guard(security, self._rows.root)
         reception = Reception(self._sessions, self._guard)
@@ -132,6 +141,7 @@ class Host:
         self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
         self._stopping: asyncio.Task[None] | None = None
+        self._threaded: ThreadedHost[Self] | None = None
         self._address = ("", 0)
 
     def __repr__(self) -> str:
@@ -158,22 +168,48 @@ class Host:
         self._guard.bind([host for host, _ in addresses], self._address[1])
         self._warn_of_manual_rows()
 
-    async def stop(self) -> None:
+    def stop(self) -> Coroutine[object, object, None]:
         """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
 
-        Events that are left are delivered first. A second call waits for the first one. A callback may call
-        this: it is not waited for.
+        Events that are left are delivered first. A second call waits for the first one. An async callback may
+        call this: it is not waited for. In a program without asyncio (`in_thread`) the call itself waits, and
+        there is nothing to await.
+
+        Raises:
+            InvalidState: called where it would wait for itself, or on another event loop than the host's.
         """
+        stopping = self._stop()
+        if self._threaded is None or (self._dispatcher.is_here and _in_task()):
+            return stopping
+        stopping.close()
+        self._threaded.stop()
+        return stopping
+
+    def stop_soon(self) -> None:
+        """Begin to stop, and return at once; from any thread, also in a callback.
+
+        Raises:
+            InvalidState: the host is not running.
+        """
+        if self._phase in (Phase.STOPPING, Phase.STOPPED):
+            return
+        self._dispatcher.run(self._begin_to_stop)
+
+    async def _stop(self) -> None:
         if self._phase is Phase.NEW:
             self._phase = Phase.STOPPED
         if self._phase is Phase.STOPPED:
             return
+        self._dispatcher.check_loop("stop()")
         self._dispatcher.excuse(asyncio.current_task())
+        # Whoever waits for it may be cancelled; the work goes on.
+        await asyncio.shield(self._begin_to_stop())
+
+    def _begin_to_stop(self) -> asyncio.Task[None]:
         if self._stopping is None:
             self._phase = Phase.STOPPING
-            self._stopping = asyncio.get_running_loop().create_task(self._shut_down())
-        # Whoever waits for it may be cancelled; the work goes on.
-        await asyncio.shield(self._stopping)
+            self._stopping = self._dispatcher.loop.create_task(self._shut_down())
+        return self._stopping
 
     async def _shut_down(self) -> None:
         loop = self._dispatcher.loop
@@ -183,8 +219,8 @@ class Host:
         await self._sessions.end_all(deadline)
         await self._listener.wait_empty(min(GRACE, max(0, deadline - loop.time())))
         await self._dispatcher.drain(deadline)
-        self._dispatcher.outbox.close()
         self._phase = Phase.STOPPED
+        self._dispatcher.end()
 
     def _track(self, transport: asyncio.Transport) -> Callable[[], None]:
         if not self._listener.made(transport):
@@ -199,6 +235,54 @@ class Host:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    # In a program without asyncio.
+
+    def in_thread(self, *, dq: bool = False, loop_factory: LoopFactory | None = None) -> ThreadedHost[Self]:
+        """Return what runs the host in a thread of its own: `with host.in_thread():`.
+
+        Every method may be called from every thread then. Plain callbacks run on the host's thread, or where
+        `post` takes them; from the first `dq()` on they run there.
+
+        Args:
+            dq: have callbacks wait for `dq()` from the start.
+            loop_factory: makes the event loop, such as `uvloop.new_event_loop`; None is asyncio's own.
+
+        Raises:
+            InvalidState: the host was started before, or has a `post` and `dq` is asked for.
+        """
+        if self._phase is not Phase.NEW:
+            raise InvalidState(f"the host is {self._phase.value}; a Host is started once, make another")
+        settings = self._sessions.settings
+        self._dispatcher.expect_dq(settings.limits.read_buffer, at_once=dq)
+        self._threaded = ThreadedHost(self, self._dispatcher, settings.timeouts.close, loop_factory)
+        return self._threaded
+
+    def dq(self, timeout: float | None = None) -> Event | None:
+        """Run callbacks in the calling thread, and return the first event that has none.
+
+        Plain callbacks run here and nowhere else from the first call on; what comes between two calls waits
+        for the next one. Async ones run on the host's own thread.
+
+        Args:
+            timeout: seconds after which to return without an event; 0 only runs what waits already, None
+                waits until an event comes or the host stops.
+
+        Returns:
+            An event without a callback; None when the time is over or the host has stopped.
+
+        Raises:
+            InvalidArgument: the timeout is no number of seconds.
+            InvalidState: the host is not running; or this is no place to wait: a callback, the host's own
+                thread, a second thread at once; or the host was made with `post`.
+        """
+        if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
+            raise InvalidArgument(f"timeout is {timeout!r}; it is seconds, 0 or more, or None")
+        if self._phase in (Phase.NEW, Phase.STOPPED):
+            raise InvalidState(
+                f"the host is {self._phase.value}; use dq() inside of `with host.in_thread():`"
+            )
+        return self._dispatcher.dq(timeout)
 
     # Where it is.
 
@@ -321,8 +405,10 @@ class Host:
 
     @intercepted_urls.setter
     def intercepted_urls(self, rows: Iterable[Row]) -> None:
-        self._rows = InterceptedURLs(rows, self._rows.root)
-        self._compile()
+        table = InterceptedURLs(rows, self._rows.root)
+        with self._dispatcher.changing:
+            self._rows = table
+            self._compile()
 
     def route(
         self,
@@ -354,8 +440,9 @@ class Host:
                 )
             rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
             InterceptedURLs([rule], self._rows.root)  # Refuses a bad row before it is added.
-            self._routes.append(rule)
-            self._compile()
+            with self._dispatcher.changing:
+                self._routes.append(rule)
+                self._compile()
             return handler
 
         return register
@@ -405,6 +492,7 @@ class Host:
 
     def events(self) -> EventStream:
         """Return the stream of events that no callback takes, from now on; for `async for`."""
+        self._dispatcher.check_here("events()")
         return EventStream(self._dispatcher.outbox)
 
     # Sockets.
@@ -489,6 +577,11 @@ class Host:
                 self.WebSocketSend(id, data)
                 count += 1
         return count
+
+
+def _in_task() -> bool:
+    """Whether the caller can await something."""
+    return asyncio.current_task() is not None
 
 
 def _names(table: InterceptedURLs) -> set[str]:

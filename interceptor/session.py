@@ -285,8 +285,11 @@ class Session:
 
     def write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         """Send what `prepare` made; on the loop's thread."""
-        if self._connection is not None:
-            self._connection.send(payload, opcode, fin)
+        connection, flushes = self._connection, self._home.dispatcher.flushes
+        if connection is not None:
+            if flushes is not None and connection.batch():
+                flushes.append(connection.flush)
+            connection.send(payload, opcode, fin)
 
     def give_up(self) -> None:
         """Note, on whichever thread, that the program closes the socket: it is not the program's any more.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
 
 from .config import Settings
 from .dispatch import Dispatcher
@@ -37,7 +36,8 @@ class Sessions:
         self.table = table
         self.pending: dict[str, Session] = {}
         self._open: dict[str, Session] = {}
-        self.open: Mapping[str, Session] = MappingProxyType(self._open)
+        self.open: Mapping[str, Session] = Snapshots(self._open)
+        dispatcher.when_lost = self._refuse_all
         self._untold = 0
         self._ending = False
 
@@ -60,9 +60,11 @@ class Sessions:
         Raises:
             HandshakeFailure: 503.
         """
-        limits = self.settings.limits
+        limits, crossing = self.settings.limits, self.dispatcher.crossing
         if self._ending:
             raise HandshakeFailure(503, "this host is stopping")
+        if crossing is not None and not crossing.is_there():
+            raise HandshakeFailure(503, "the program's own thread is gone")
         if len(self._open) + len(self.pending) >= limits.sockets:
             raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
         if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
@@ -102,15 +104,47 @@ class Sessions:
     async def end_all(self, deadline: float) -> None:
         """Refuse what waits, and close what is open; drop what has not ended at the deadline."""
         self._ending = True
-        for session in list(self.pending.values()):
-            session.fail(
-                HandshakeFailure(503, "this host is stopping"), "the host was stopped before it was answered"
-            )
-        sessions = [session for session in self._open.values() if session.state is not State.CLOSED]
-        for session in sessions:
-            session.close_soon(1001)
+        self._refuse_pending("this host is stopping", "the host was stopped before it was answered")
+        sessions = self._close_open()
         if sessions:
             patience = max(0, deadline - self.dispatcher.loop.time())
             await asyncio.wait([session.ended for session in sessions], timeout=patience)
         for session in sessions:
             session.abort("the host was stopped, and the peer did not answer the close")
+
+    def _refuse_all(self) -> None:
+        """The program's thread is gone: nobody will answer."""
+        self._refuse_pending("the program's own thread is gone", "post raised; the program's thread is gone")
+        self._close_open()
+
+    def _refuse_pending(self, reason: str, text: str) -> None:
+        for session in list(self.pending.values()):
+            session.fail(HandshakeFailure(503, reason), text)
+
+    def _close_open(self) -> list[Session]:
+        sessions = [session for session in self._open.values() if session.state is not State.CLOSED]
+        for session in sessions:
+            session.close_soon(1001)
+        return sessions
+
+
+class Snapshots(Mapping[str, Session]):
+    """A table that any thread may go through while another one changes it."""
+
+    def __init__(self, table: dict[str, Session]) -> None:
+        self._table = table
+
+    def __getitem__(self, id: str) -> Session:
+        return self._table[id]
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._table
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._table))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return repr(self._table.copy())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from .events import Event
+from .exceptions import InvalidState
 
 __all__ = ["EventStream", "Outbox", "Taker", "Then"]
 
@@ -29,6 +30,16 @@ class Outbox:
         self._streams = 0
         self._wakeups: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop from now on."""
+        self._loop = loop
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a stream."""
+        return bool(self._streams)
 
     def offer(self, lane: Taker, event: Event, then: Then | None) -> bool:
         """Keep an event of a lane until the stream takes it; False if there is no stream."""
@@ -62,7 +73,15 @@ class Outbox:
         self._wake()
 
     async def take(self, stream: EventStream) -> Event | None:
-        """Return the next event, or None after `close`, and for a stream that is closed."""
+        """Return the next event, or None after `close`, and for a stream that is closed.
+
+        Raises:
+            InvalidState: this is another loop than the host's.
+        """
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise InvalidState(
+                "events() belongs to the host's event loop, and this is another; use dq() on other threads"
+            )
         while not self._waiting or stream.closed:
             if self._closed or stream.closed:
                 return None

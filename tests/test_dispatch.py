@@ -338,7 +338,7 @@ class TestDrain:
     async def test_what_will_not_end_is_given_up(
         self, lines: list[Line], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("interceptor.dispatch.GRACE", 0.05)
+        monkeypatch.setattr("interceptor.dispatch.dispatcher.GRACE", 0.05)
         bench = Bench()
         free: list[bool] = []
 

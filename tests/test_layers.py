@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "interceptor"
 # Bottom first. A subpackage stands for all that is in it; __init__ is what a program imports.
 LAYERS = (
     ("exceptions", "log"),
-    ("config", "patterns", "urls", "events", "payload"),
+    ("config", "patterns", "urls", "events", "payload", "gui"),
     ("handshake", "messages"),
     ("connection", "stream", "dispatch"),
-    ("inbox", "session", "relay", "client"),
+    ("inbox", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("host",),
     ("__init__",),
@@ -87,8 +87,8 @@ def upwards(module: str, target: str) -> list[str]:
 def at_the_door(module: str, name: str) -> list[str]:
     if f"{name}.".startswith(tuple(f"{shut}." for shut in SHUT)):
         return [f"{module} imports {name}: of websockets only the sans-I/O core is ours to use"]
-    doors = DOORS.get(head(name), (module,))
-    return [] if module in doors else [f"{module} imports {name}: only {', '.join(doors)} may"]
+    doors = DOORS.get(head(name), (head(module),))
+    return [] if head(module) in doors else [f"{module} imports {name}: only {', '.join(doors)} may"]
 
 
 def rings(graph: dict[str, set[str]]) -> list[str]:

@@ -1,0 +1,168 @@
+"""Where callbacks leave the loop's thread for the program's own.
+
+    loop's thread                           the program's thread
+    enter(job) ──► jobs ─┬─► post(pump) ──► the GUI runs the pump: all that waits, in turn
+                         └─► dq()       ──► the caller runs what waits until an event has no callback
+
+However many jobs wait, one wake-up is under way. A job is one event of one socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .. import log
+from ..events import Event
+
+__all__ = ["Crossing", "Job", "Post"]
+
+Post = Callable[[Callable[[], None]], object]
+"""Runs a function soon on the program's thread; callable from any thread; raises when that thread is gone."""
+
+Job = Callable[[], Event | None]
+"""Runs on the program's thread; returns an event that `dq()` is to return."""
+
+SLICE = 0.01
+"""Seconds after which the pump lets the GUI draw and listen before it goes on."""
+
+
+class Crossing:
+    """What waits for the program's thread.
+
+    Args:
+        post: runs a function soon on that thread.
+        lost: called, on whichever thread, when `post` raised: nobody will run what waits.
+
+    Attributes:
+        gives_out: whether events without a callback cross too, for `dq()` to return.
+        discarding: jobs are to leave their callbacks out: nobody can run them any more.
+        thread: the thread that ran jobs last; 0 if there was none.
+    """
+
+    def __init__(self, post: Post, lost: Callable[[], None], *, gives_out: bool = False) -> None:
+        self.gives_out = gives_out
+        self.discarding = False
+        self.thread = 0
+        self._post = post
+        self._lost = lost
+        self._jobs: deque[Job] = deque()
+        self._posted = False
+        self._gone = False
+        self._local = threading.local()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    # From the loop's thread.
+
+    def enter(self, job: Job) -> None:
+        """Have a job run on the program's thread, after those before it."""
+        self._jobs.append(job)
+        if not self._posted:
+            self._wake()
+
+    async def call(self, function: Callable[..., object], *args: object) -> object:
+        """Run a function on the program's thread and wait for its result; None where it is left out."""
+        if self.discarding:
+            return None
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
+
+        def settle(result: object) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def job() -> None:
+            result = None
+            try:
+                if not self.discarding and not future.cancelled():
+                    result = function(*args)
+            finally:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(settle, result)
+
+        self.enter(job)
+        return await future
+
+    def is_there(self) -> bool:
+        """Whether the program's thread takes calls; asks it where nothing is under way."""
+        if not self._posted:
+            gone, self._gone = self._gone, False
+            self._wake(log_it=not gone)
+            self.discarding = self.discarding and self._gone
+        return not self._gone
+
+    def discard(self) -> None:
+        """Have everything that waits, and that comes, go through without its callbacks."""
+        self.discarding = True
+        self.run()
+
+    # On the program's thread.
+
+    @property
+    def in_job(self) -> bool:
+        """Whether the caller is inside of a job, that is of a callback."""
+        return bool(getattr(self._local, "depth", 0))
+
+    def run(self, until: float = math.inf, least: int = 1) -> Event | None:
+        """Run jobs until one gives an event out, none is left, or the time is over.
+
+        Args:
+            until: on the clock of time.monotonic.
+            least: so many jobs are run even where the time is over.
+        """
+        jobs, local = self._jobs, self._local
+        local.depth = getattr(local, "depth", 0) + 1
+        try:
+            while jobs:
+                try:
+                    job = jobs.popleft()
+                except IndexError:  # Another pump was faster.
+                    break
+                event = job()
+                least -= 1
+                if event is not None or (time.monotonic() >= until and least <= 0):
+                    return event
+        finally:
+            local.depth -= 1
+        return None
+
+    def pump(self) -> None:
+        """Run what waits, for a while; the GUI calls this."""
+        self._posted = False
+        self.thread = threading.get_ident()
+        try:
+            self.run(time.monotonic() + SLICE)
+        finally:
+            if self._jobs and not self._posted:
+                self._wake()
+
+    def woken(self) -> None:
+        """Learn that the wake-up has come; whoever says so runs what waits."""
+        self._posted = False
+
+    def divert(self, post: Post) -> None:
+        """Wake by another `post` from now on: the thread that the old one reached waits for something."""
+        self._post = post
+        self._wake()
+
+    def _wake(self, *, log_it: bool = True) -> None:
+        # Before `post`, which may run the pump at once.
+        self._posted = True
+        try:
+            self._post(self.pump)
+        except Exception as exc:
+            self._posted = False
+            self._gone = self.discarding = True
+            if log_it:
+                log.get_logger().error(
+                    "post raised, so the program's thread is taken to be gone: "
+                    "upgrades get 503, and sockets are closed",
+                    exc_info=exc,
+                )
+            self._lost()

@@ -1,0 +1,140 @@
+"""The program's thread waits for events itself: `dq()`, and a `stop()` that callbacks still come after."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from sys import getsizeof
+
+from .. import log
+from ..events import Event, WebSocketReceive
+from ..exceptions import InvalidState
+from .crossing import Crossing
+from .thread import PATIENCE_SLICE
+
+__all__ = ["EVENT_COST", "Queue", "cost"]
+
+EVENT_COST = 512
+"""Bytes that an event is counted for besides its data, so that empty messages are not free."""
+
+
+def cost(event: Event) -> int:
+    """Return how many bytes an event is counted for while it waits."""
+    if isinstance(event, WebSocketReceive):
+        return EVENT_COST + getsizeof(event.data)
+    return EVENT_COST
+
+
+class Queue:
+    """Wake-ups for a thread of the program that runs the jobs of a crossing itself.
+
+    Args:
+        crossing: has the jobs; None makes one that gives out events without a callback.
+        room: bytes of events to keep that come early.
+    """
+
+    def __init__(self, crossing: Crossing | None = None, room: int = 0) -> None:
+        self.crossing = crossing or Crossing(self._post, _never, gives_out=True)
+        self._room = room
+        self._early: deque[Event] = deque()
+        self._dropped = 0
+        self._wakeups: SimpleQueue[object] = SimpleQueue()
+        self._taking = threading.Lock()
+        self._taker = 0
+        self._ended = False
+        if crossing is not None:
+            crossing.divert(self._post)
+
+    def put_early(self, event: Event) -> None:
+        """Keep an event that came before the first `take`, or that nobody ever takes, if there is room."""
+        self._room -= cost(event)
+        if self._room < 0:
+            self._dropped += 1
+        else:
+            self._early.append(event)
+            self._wakeups.put(None)
+
+    def take(self, timeout: float | None) -> Event | None:
+        """Run jobs until one gives out an event, the time is over, or `end` was called.
+
+        Args:
+            timeout: seconds; what waits already is run even where they are 0. None waits as long as it takes.
+
+        Raises:
+            InvalidState: somebody is at it, here or on another thread.
+        """
+        if not self._taking.acquire(blocking=False):
+            raise InvalidState(
+                "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
+                if self._taker == threading.get_ident()
+                else "another thread is in dq(); callbacks run in one thread at a time"
+            )
+        self._taker = threading.get_ident()
+        try:
+            return self._take(math.inf if timeout is None else time.monotonic() + timeout)
+        finally:
+            self._taking.release()
+
+    def run_until_ended(self, timeout: float) -> None:
+        """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
+        if not self._taking.acquire(blocking=False):
+            return
+        try:
+            deadline = time.monotonic() + timeout
+            while self._take(deadline) is not None:
+                """Nobody asks for it any more."""
+        finally:
+            self._taking.release()
+
+    def end(self) -> None:
+        """Return who waits, once nothing is left to run."""
+        self._ended = True
+        self._wakeups.put(None)
+
+    def _take(self, deadline: float) -> Event | None:
+        crossing = self.crossing
+        crossing.thread = threading.get_ident()
+        waiting = len(crossing)
+        while True:
+            if self._dropped:
+                self._tell_dropped()
+            if self._early:
+                return self._early.popleft()
+            event = crossing.run(deadline, waiting)
+            if event is not None:
+                return event
+            if not len(crossing) and self._ended:
+                return None
+            if not self._wait(deadline):
+                return None
+            waiting = 1
+
+    def _tell_dropped(self) -> None:
+        log.get_logger().warning(
+            "events came before the first dq() and were dropped, as nobody seemed to wait for them; "
+            "use host.in_thread(dq=True)",
+            count=self._dropped,
+        )
+        self._dropped = 0
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait until there is something to do; return whether there is."""
+        while (patience := deadline - time.monotonic()) > 0:
+            if len(self.crossing):
+                return True
+            with suppress(Empty):
+                self._wakeups.get(timeout=min(patience, PATIENCE_SLICE))
+                self.crossing.woken()
+                return True
+        return False
+
+    def _post(self, pump: object) -> None:
+        self._wakeups.put(pump)
+
+
+def _never() -> None:
+    """A SimpleQueue takes everything."""
