@@ -9,7 +9,7 @@ py   := $(venv)/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check bench clean chromium
+.PHONY: help run test check bench clean chromium engines
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ help: ## what there is to make
 run: $(if $(findstring --check,$(ARGS)),$(venv)/dev chromium,$(venv)/base) ## the demonstration; ARGS=--check runs it headless
 	@$(py) -m interceptor demo $(ARGS)
 
-test: $(venv)/dev chromium ## all tests; ARGS="-k name" for some
+test: $(venv)/dev chromium engines ## all tests; ARGS="-k name" for some
 	$(py) -m pytest $(ARGS)
 
 check: $(venv)/dev ## format, lint, types, layers
@@ -40,3 +40,6 @@ $(venv)/base $(venv)/dev $(venv)/bench: pyproject.toml scripts/install
 
 chromium:
 	@scripts/chromium
+
+engines: $(venv)/dev
+	@scripts/engines $(venv)

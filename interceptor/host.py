@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import enum
 import ipaddress
+import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts, Tls
@@ -29,6 +29,7 @@ from .session import Session
 from .sessions import Sessions
 from .stream import EventStream
 from .threaded import ThreadedHost
+from .ways import browsers
 from .ways.dial import Dialer, read_upstream
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door, ways_in
@@ -45,9 +46,6 @@ __all__ = ["Host"]
 Row = Rule | tuple[Pattern, int] | Sequence[object]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 RouteT = TypeVar("RouteT", bound=RouteHandler)
-
-NETWORK_CHECKS = "LocalNetworkAccessChecksWebSockets"
-"""Chromium's check that keeps public pages from sockets on this machine."""
 
 GRACE = 1.0
 """Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
@@ -373,25 +371,49 @@ class Host:
         """The host's certificate authority, PEM; for a browser's own store, never for a system's."""
         return self._ends.authority.pem
 
-    def chromium_args(self, via: Literal["pac", "resolver"] = "pac") -> list[str]:
-        """Return arguments for Chromium by which its ws:// URLs of the rules reach the host.
+    # Each of these raises InvalidArgument for a `via` that is none, and InvalidState where the host is not
+    # running or is no proxy. `resolver` needs no proxy.
+
+    def chromium_args(self, via: browsers.ChromiumVia = "pac") -> list[str]:
+        """Return arguments for Chromium's command line, by which the URLs of the rules reach the host.
 
         Args:
-            via: `pac`: any host that a rule could match, and all else goes its own way. `resolver`: the names
-                that rules spell out, and all that the browser asks of them.
-
-        Raises:
-            InvalidArgument: `via` is no such.
-            InvalidState: the host is not running, or is no proxy.
+            via: `pac`: any host that a rule could match, and all else goes its own way. `proxy`: all that the
+                browser asks for, loopback too. `resolver`: the names that rules spell out, all of each.
         """
-        if via == "pac":
-            script = base64.b64encode(self.pac().encode()).decode()
-            return [f"--proxy-pac-url=data:application/x-ns-proxy-autoconfig;base64,{script}"]
-        if via == "resolver":
-            names = _names(self._sessions.table)
-            rules = ",".join(f"MAP {name} {self._authority()}" for name in sorted(names))
-            return [f"--host-resolver-rules={rules}", f"--disable-features={NETWORK_CHECKS}"]
-        raise InvalidArgument(f"via is {via!r}; it is 'pac' or 'resolver'")
+        return browsers.chromium_args(self._here(via), via)
+
+    def qt_environ(self, via: browsers.ChromiumVia = "proxy") -> dict[str, str]:
+        """Return what goes into `os.environ` before the QApplication is made, for Qt WebEngine.
+
+        Flags that are in QTWEBENGINE_CHROMIUM_FLAGS already stay, but for those of another way to a proxy.
+        """
+        present = os.environ.get(browsers.QT_VARIABLE, "")
+        return {browsers.QT_VARIABLE: browsers.qt_flags(self._here(via), via, present)}
+
+    def firefox_prefs(self, via: browsers.FirefoxVia = "pac") -> dict[str, bool | int | str]:
+        """Return preferences for a Firefox profile; `via` is as for Chromium."""
+        return browsers.firefox_prefs(self._here(via), via)
+
+    def playwright_proxy(self) -> browsers.PlaywrightProxy:
+        """Return the `proxy` of Playwright's `launch` and `new_context`; all comes here, loopback too."""
+        return browsers.playwright_proxy(self._here("proxy"))
+
+    def webdriver_capabilities(
+        self, browser: browsers.Driven | None = None, via: browsers.FirefoxVia = "proxy"
+    ) -> browsers.Capabilities:
+        """Return WebDriver capabilities; for `chrome`, `proxy` brings loopback here too."""
+        return browsers.webdriver_capabilities(self._here(via), browser, via)
+
+    @property
+    def webkit_proxy_uri(self) -> str:
+        """The proxy for the network settings of WebKitGTK."""
+        return self.proxy_url
+
+    def _here(self, via: str) -> browsers.Here:
+        address = self._authority() if via == "resolver" else self.proxy_url.removeprefix("http://")
+        pac = self.pac() if via == "pac" else ""
+        return browsers.Here(address, browsers.spelled_out(self._sessions.table), pac, self.spki_pin)
 
     # Rules.
 
@@ -582,13 +604,6 @@ class Host:
 def _in_task() -> bool:
     """Whether the caller can await something."""
     return asyncio.current_task() is not None
-
-
-def _names(table: InterceptedURLs) -> set[str]:
-    """Return the host names that rows for ws:// spell out."""
-    ours = [text for text, mode in table.texts("ws") if text is not None and mode is not Mode.PASS]
-    authorities = [text.split("/")[2] for text in ours if text.count("/") >= 3]
-    return {authority.partition(":")[0] for authority in authorities if "*" not in authority}
 
 
 def _check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:

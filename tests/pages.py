@@ -45,10 +45,11 @@ globalThis.connect = (url, protocols = []) => {
         const missing = () => `waited for ${times} x ${kind}, saw ${JSON.stringify(seen).slice(0, 1000)}`;
         const timer = setTimeout(() => reject(new Error(missing())), PATIENCE);
         const check = () => {
-            if (seen.filter(entry => entry[0] === kind).length < times) return;
+            const enough = seen.filter(entry => entry[0] === kind).length >= times;
+            if (!enough && seen.at(-1)?.[0] !== "close") return;
             clearTimeout(timer);
             checks.delete(check);
-            resolve(seen);
+            enough ? resolve(seen) : reject(new Error(missing()));
         };
         checks.add(check);
         check();

@@ -11,7 +11,6 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from interceptor import (
     Host,
-    InvalidArgument,
     InvalidState,
     Security,
     WebSocketClose,
@@ -312,16 +311,6 @@ class TestSettings:
             host.intercepted_urls = [("ws://later.test/*", 1)]
             assert "later.test" in host.pac()
             assert "myapp.test" not in host.pac()
-
-    async def test_chromium_args(self) -> None:
-        async with Host(ROWS) as host:
-            (pac,) = host.chromium_args()
-            assert pac.startswith("--proxy-pac-url=data:")
-            resolver, features = host.chromium_args(via="resolver")
-            assert resolver == f"--host-resolver-rules=MAP myapp.test 127.0.0.1:{host.address[1]}"
-            assert features.startswith("--disable-features=LocalNetworkAccess")
-            with pytest.raises(InvalidArgument, match="pac"):
-                host.chromium_args(via="magic")  # type: ignore[arg-type]
 
 
 async def test_a_remote_client_gets_no_tunnel() -> None:
