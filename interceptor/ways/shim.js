@@ -75,12 +75,12 @@ export function install({base, token, rules}, scope = globalThis) {
 
   const Shim = new Proxy(Native, {
     construct(native, args, newTarget) {
+      if (args.length === 0 || typeof args[0] === "symbol") return Reflect.construct(native, args, newTarget);
       // Read once, as the standard does: an object may say something else the second time.
-      const [first, ...more] = args.length ? [`${args[0]}`, ...args.slice(1)] : args;
-      const url = args.length ? read(first, scope.document.baseURI) : null, target = place(url);
-      if (target === null) return Reflect.construct(native, args.length ? [first, ...more] : args, newTarget);
-      const socket = Reflect.construct(native, [target.href, ...more], newTarget);
-      asked.set(socket, url);
+      const [first, ...more] = [`${args[0]}`, ...args.slice(1)];
+      const url = read(first, scope.document.baseURI), target = place(url);
+      const socket = Reflect.construct(native, [target?.href ?? first, ...more], newTarget);
+      if (target !== null) asked.set(socket, url);
       return socket;
     },
   });
