@@ -18,7 +18,7 @@ help: ## what there is to make
 run: $(if $(findstring --check,$(ARGS)),$(venv)/dev chromium,$(venv)/base) ## the demonstration; ARGS=--check runs it headless
 	@$(py) -m interceptor demo $(ARGS)
 
-test: $(venv)/dev chromium engines ## all tests; ARGS="-k name" for some
+test: $(venv)/dev $(venv)/toolkits chromium engines ## all tests; ARGS="-k name" for some
 	$(py) -m pytest $(ARGS)
 
 check: $(venv)/dev ## format, lint, types, layers
@@ -37,6 +37,9 @@ clean: ## remove all that make made
 # Stamps: each stands for the project with those extras, installed since pyproject.toml last changed.
 $(venv)/base $(venv)/dev $(venv)/bench: pyproject.toml scripts/install
 	@scripts/install "$(PYTHON)" $(venv) $(@F)
+
+$(venv)/toolkits: $(venv)/dev scripts/toolkits
+	@scripts/toolkits $(venv)
 
 chromium:
 	@scripts/chromium

@@ -20,6 +20,7 @@ from .events import (
     WebSocketUpgrade,
 )
 from .exceptions import (
+    DOMException,
     InterceptorError,
     InvalidAnswer,
     InvalidArgument,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnyEvent",
+    "DOMException",
     "Event",
     "HTTPRequest",
     "Host",

@@ -1,4 +1,4 @@
-"""The command line: `python -m interceptor demo`."""
+"""The command line: `python -m interceptor demo`, `doctor` and `explain`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
-from . import InterceptorError, __version__, demo
+from . import Host, InterceptorError, InvalidArgument, Tls, __version__, demo
+from .doctor import BROWSERS, Diagnosis
 
 __all__ = ["main"]
 
@@ -34,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _make_output_safe()
     try:
-        return _check(arguments) if arguments.check else _show(arguments)
+        status: int = arguments.run(arguments)
+        return status
     except InterceptorError as exc:
         print(f"interceptor: {exc}", file=sys.stderr)
         return UNAVAILABLE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    return _check(arguments) if arguments.check else _show(arguments)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -52,6 +59,41 @@ def _show(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     agreed = _run(demo.check(_say, port=arguments.port))
     return INTERRUPTED if agreed is None else int(not agreed)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    async def examine() -> Diagnosis:
+        return await Host(tls=Tls(ca=arguments.ca)).doctor(arguments.browser, say=_say)
+
+    diagnosis = _run(examine())
+    if diagnosis is None:
+        return INTERRUPTED
+    _say(f"\n{diagnosis}")
+    return int(not diagnosis.working)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .client import explain  # Not needed for anything else.
+
+    try:
+        context = ssl.create_default_context(cafile=arguments.ca) if arguments.ca else None
+    except OSError as exc:
+        raise InvalidArgument(f"--ca {arguments.ca}: {exc}") from exc
+    explanation = _run(
+        explain(
+            arguments.url,
+            arguments.protocol,
+            origin=arguments.origin,
+            headers=arguments.header,
+            ssl=context,
+            proxy=arguments.proxy,
+            timeout=arguments.timeout,
+        )
+    )
+    if explanation is None:
+        return INTERRUPTED
+    _say(str(explanation))
+    return int(not explanation.opens)
 
 
 def _run(work: Coroutine[None, None, T]) -> T | None:
@@ -102,7 +144,71 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="port of the page on 127.0.0.1; 0, the default, takes a free one",
     )
+    command.set_defaults(run=_demo)
+    _add_doctor(commands.add_parser("doctor", help=DOCTOR, description=_sentence(DOCTOR)))
+    _add_explain(commands.add_parser("explain", help=EXPLAIN, description=_sentence(EXPLAIN)))
     return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+DOCTOR = "start a browser with the host's settings and say which ways lead its sockets to the program"
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.epilog = (
+        "Exit status: 0 if a way works whole, 1 if none does, 2 if it cannot be tried. "
+        "CHROMIUM and FIREFOX in the environment name the browser's path where it is not found."
+    )
+    command.add_argument(
+        "--browser", choices=tuple(BROWSERS), default="chromium", help="which; chromium if not given"
+    )
+    command.add_argument(
+        "--ca", metavar="FILE", help="the certificate authority that your program keeps (Tls.ca)"
+    )
+    command.set_defaults(run=_doctor)
+
+
+EXPLAIN = "make a WebSocket handshake and say whether browsers open it, and which rule decides"
+
+
+def _add_explain(command: argparse.ArgumentParser) -> None:
+    command.epilog = (
+        "Exit status: 0 if Chromium, Firefox and WebKit open it, 1 if not all do, 2 if it cannot be tried."
+    )
+    command.add_argument("url", metavar="URL", help="ws://, wss://, http:// or https://")
+    command.add_argument(
+        "--protocol", action="append", default=[], help="ask for a subprotocol; may be repeated"
+    )
+    command.add_argument("--origin", help="be a page of this origin, such as http://example.com")
+    command.add_argument(
+        "--header", action="append", type=_header, default=[], help="one more request field, as 'Name: value'"
+    )
+    command.add_argument("--proxy", help="go through an HTTP proxy, http://host:port")
+    command.add_argument("--ca", metavar="FILE", help="trust the authorities in this PEM file instead")
+    command.add_argument(
+        "--timeout", type=_seconds, default=20.0, help="seconds for the whole handshake; 20 is Firefox's"
+    )
+    command.set_defaults(run=_explain)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def _port(text: str) -> int:

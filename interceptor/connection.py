@@ -128,6 +128,8 @@ class Connection(asyncio.Protocol):
         # Writing
         self._out: deque[Bytes] = deque()
         self._out_bytes = 0
+        self._made_bytes = 0
+        self._left_bytes = 0
         self._corked = False
         self._batched = False
         self._corked_bytes = 0
@@ -159,6 +161,21 @@ class Connection(asyncio.Protocol):
         """Bytes of frames that were sent but not yet handed to the operating system."""
         return self._out_bytes + self._corked_bytes + self._transport.get_write_buffer_size()
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the transport takes no more for now."""
+        return self._blocked
+
+    @property
+    def made_bytes(self) -> int:
+        """Bytes of frames that were made for the wire so far."""
+        return self._made_bytes
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of frames that were handed to the operating system so far."""
+        return self._made_bytes - max(self._left_bytes, self.buffered_amount)
+
     def send(self, payload: Bytes, opcode: Literal[0, 1, 2], fin: bool = True) -> None:
         """Send a message, or a piece of one; without effect once the closing handshake has begun.
 
@@ -179,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._sent(len(payload))
 
     def batch(self) -> bool:
-        """Keep what is sent back until `flush`; return whether that is new, so that a `flush` is to follow."""
+        """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
         begun, self._batched = not self._batched, True
         return begun
 
@@ -208,6 +225,7 @@ class Connection(asyncio.Protocol):
     def abort(self, fault: str) -> None:
         """Drop the connection now; what was not sent is lost."""
         self._fault = self._fault or fault
+        self._left_bytes = self.buffered_amount
         self._transport.abort()
         self._finish()
 
@@ -318,6 +336,7 @@ class Connection(asyncio.Protocol):
             self._fault = self._fault or f"the connection was lost: {exc}"
         self._lost_transport = True
         self._start_timer(None, self._give_up)
+        self._left_bytes = max(self._left_bytes, self._out_bytes)
         self._out.clear()
         self._out_bytes = 0
         self._wake()
@@ -361,6 +380,7 @@ class Connection(asyncio.Protocol):
         if not writes:
             return
         data = writes[0] if len(writes) == 1 else b"".join(writes)
+        self._made_bytes += len(data)
         if data and not self._transport.is_closing():
             if not self._out and not self._blocked and len(data) <= PIECE:
                 self._transport.write(data)

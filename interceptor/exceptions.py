@@ -9,15 +9,19 @@ InterceptorError
 │   ├── UnsupportedType (TypeError)       an object of a type that cannot be used
 │   │   └── InvalidHandler                a callback that could not be called
 │   ├── UnknownSocket (LookupError)       an ID that is not open (any more)
-│   └── InvalidState (RuntimeError)       the right call at the wrong time
+│   ├── InvalidState (RuntimeError)       the right call at the wrong time
+│   └── DOMException                      what a browser throws; its name says which
 └── the other end's doing
     ├── HandshakeFailure                  a request that is refused, with the status to answer
+    ├── ConnectFailure                    a WebSocket of ours that could not be opened
     └── SocketClosed                      the socket ended while the program waited on it
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "ConnectFailure",
+    "DOMException",
     "HandshakeFailure",
     "InterceptorError",
     "InvalidAnswer",
@@ -82,6 +86,42 @@ class UnknownSocket(InterceptorError, LookupError):
 
 class InvalidState(InterceptorError, RuntimeError):
     """A call came at the wrong time: before start(), twice, or after stop()."""
+
+
+class DOMException(InterceptorError):
+    """What the WHATWG interface throws (Web IDL section 2.8.1).
+
+    Attributes:
+        message: what was wrong and what would be right.
+        name: the standard's, such as `SyntaxError`; no class of Python's is meant.
+    """
+
+    def __init__(self, message: str = "", name: str = "Error") -> None:
+        super().__init__(message, name)
+        self.message = message
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+class ConnectFailure(InterceptorError):
+    """A WebSocket of ours to another server could not be opened.
+
+    Attributes:
+        rule: the one that decided, by its short name in `interceptor.client.explain`.
+        reason: what was wrong and what would be right, in plain words.
+        field: the header field of the answer that decided, in lower case; empty where none did.
+    """
+
+    def __init__(self, rule: str, reason: str, field: str = "") -> None:
+        super().__init__(rule, reason, field)
+        self.rule = rule
+        self.reason = reason
+        self.field = field
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class HandshakeFailure(InterceptorError):

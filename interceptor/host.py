@@ -7,9 +7,9 @@ import contextlib
 import enum
 import ipaddress
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts, Tls
@@ -43,6 +43,9 @@ from .ways.reception import Reception
 from .ways.shim import shim_js
 from .ways.tls import Ends
 from .ways.web import Web
+
+if TYPE_CHECKING:
+    from .doctor import Browser, Diagnosis
 
 __all__ = ["Host"]
 
@@ -137,13 +140,14 @@ class Host:
         self._guard = Guard(security, self._rows.root)
         reception = Reception(self._sessions, self._guard)
         self._ways = ways_in(proxy, direct, security)
+        self._tls = tls
         self._ends = Ends(tls, timeouts)
         upstream = None if upstream_proxy is None else read_upstream(upstream_proxy)
         dialer = Dialer(self._guard, timeouts, tls, upstream)
         self._files = None if ui is None else Files(ui, security.csp)
         web = Web(self._sessions, self._guard, reception, self._files, shim)
         self._proxy = Proxy(self._sessions, self._guard, reception, web, dialer, self._ends, self._track)
-        pages = Pages(self._guard, self.pac, self._page_shim)
+        pages = Pages(self._guard, self._page_shim, self.pac if self._is_proxy else None)
         own = Direct(self._sessions, self._guard, reception, web, pages)
         door = Door(own, self._proxy, self._ends, self._ways)
         self._listener = Listener(door, limits, timeouts)
@@ -176,7 +180,7 @@ class Host:
         self._guard.bind([host for host, _ in addresses], self._address[1])
         self._warn_of_manual_rows()
 
-    def stop(self) -> Coroutine[object, object, None]:
+    def stop(self) -> Awaitable[None]:
         """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
 
         Events that are left are delivered first. A second call waits for the first one. An async callback may
@@ -352,13 +356,17 @@ class Host:
     # Settings for browsers.
 
     @property
+    def _is_proxy(self) -> bool:
+        return bool(self._ways - {"direct"})
+
+    @property
     def proxy_url(self) -> str:
         """The host as a proxy, for a browser's settings.
 
         Raises:
             InvalidState: the host is not running, or was made with proxy=False.
         """
-        if not self._ways - {"direct"}:
+        if not self._is_proxy:
             raise InvalidState("this host is no proxy; it was made with proxy=False, or with allow_remote")
         return f"http://{self._authority()}"
 
@@ -447,6 +455,37 @@ class Host:
         address = self._authority() if via == "resolver" else self.proxy_url.removeprefix("http://")
         pac = self.pac() if via == "pac" else ""
         return browsers.Here(address, browsers.spelled_out(self._sessions.table), pac, self.spki_pin)
+
+    async def doctor(
+        self, browser: Browser = "chromium", *, say: Callable[[str], None] = lambda line: None
+    ) -> Diagnosis:
+        """Start a browser of this machine, by each way in that it knows, and see where its sockets come out.
+
+        It is tried with a second host that has this one's ways in and TLS, so no event comes here.
+
+        Args:
+            browser: `chromium`, `firefox` or `qt`.
+            say: is told what is being tried; it takes some seconds.
+
+        Returns:
+            What was found; as a str it is a table, and what is wrong and how to mend it in plain words.
+
+        Raises:
+            InvalidArgument: there is no such browser.
+            InvalidState: the browser is not installed.
+        """
+        from .doctor import NAME, PROGRAM, Site, examine  # Nobody needs it in a running program.
+
+        async with Site.open() as site:
+            rows = [(f"ws://{NAME}/*", 1), (f"wss://{NAME}/*", 1)]
+            trusting = Security(origins=[site.origin])
+            probe = Host(rows, security=trusting, proxy=self._ways - {"direct"}, tls=self._tls)
+            saw: list[str] = []
+            probe.on("WebSocketUpgrade")(lambda event: probe.WebSocketSend(event.id, PROGRAM))
+            probe.on("WebSocketError")(lambda event: saw.append(f"{event.url}: {event.text}"))
+            async with probe:
+                context = probe._ends.authority.context("localhost")
+                return await examine(probe, saw, site, context, browser, say)
 
     # Rules.
 
@@ -577,8 +616,7 @@ class Host:
             UnknownSocket: the ID is not open.
             InvalidArgument, UnsupportedType: the data cannot be sent.
         """
-        session = self._sessions.find(id)
-        self._dispatcher.run(session.write, *session.prepare(data, fin, opcode))
+        self._sessions.find(id).send_soon(data, fin, opcode)
         return 0
 
     def WebSocketClose(self, id: str, code: int = 1000, reason: str = "") -> int:

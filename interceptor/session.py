@@ -52,13 +52,16 @@ from .handshake import (
     refusal,
 )
 from .inbox import Inbox
+from .outgoing import Outgoing
 from .patterns import URL, Mode, Rule
-from .payload import Data, check_close, to_payload
+from .payload import Data, check_close
 from .stream import Then
 
 __all__ = ["Home", "Session", "State", "Wire", "new_id"]
 
 EVERY_EVENT = frozenset(EVENTS)
+
+FULL = "other threads sent faster than the host could write, over Limits.write_buffer; the socket was closed"
 
 _counter = itertools.count()
 
@@ -157,7 +160,7 @@ class Session:
         self._connection: Connection | None = None
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
         self._inbox: Inbox | None = None
-        self._unfinished: Literal[1, 2] | None = None
+        self._outgoing = Outgoing(home.settings.limits.write_buffer, home.dispatcher.changing)
         self._given_up = False
         self._wire_gone = False
         self._patience: asyncio.TimerHandle | None = None
@@ -181,7 +184,9 @@ class Session:
         Raises:
             SocketClosed: the socket is not open.
             InvalidArgument, UnsupportedType: the data cannot be sent.
+            InvalidState: not on the host's loop, as for all that is awaited here.
         """
+        self._home.dispatcher.check_here("socket.send()")
         if self.state is not State.OPEN or self._connection is None:
             raise self._closed()
         self.send_soon(data, fin, opcode)
@@ -194,6 +199,7 @@ class Session:
             SocketClosed: the socket has ended and all its messages were taken.
             InvalidState: called in a callback of this very socket, whose messages wait for its return.
         """
+        self._home.dispatcher.check_here("socket.receive()")
         if not self._inbox and self._in_callback():
             raise InvalidState(
                 "a callback waits here for messages that wait for the callback to return; "
@@ -223,6 +229,7 @@ class Session:
             InvalidArgument: the code is not 1000 or 3000-4999, or the reason is over 123 bytes of UTF-8.
         """
         check_close(code, reason)
+        self._home.dispatcher.check_here("socket.close()")
         self._home.dispatcher.run(self.close_soon, code, reason)
         if self._inbox is not None:
             self._inbox.close()
@@ -236,6 +243,7 @@ class Session:
             SocketClosed: the socket is not open, or ended first.
             TimeoutError: no pong within `Timeouts.pong`.
         """
+        self._home.dispatcher.check_here("socket.ping()")
         if self.state is not State.OPEN or self._connection is None:
             raise self._closed()
         start = time.perf_counter()
@@ -257,34 +265,22 @@ class Session:
             UnknownSocket: the program has closed this socket, or it is not open yet.
             InvalidArgument, UnsupportedType: the data cannot be sent.
         """
-        self._home.dispatcher.run(self.write, *self.prepare(data, fin, opcode))
-
-    def prepare(self, data: Data, fin: bool, opcode: int | None) -> tuple[bytes, Literal[0, 1, 2], bool]:
-        """Check and encode what is to be sent, in the order of the calls; see `send_soon`."""
         if self.state is not State.OPEN or self._given_up:
             self._check_open()
-        if self._unfinished is None and fin is True and opcode is None:
-            if isinstance(data, bytes):  # The usual case, first.
-                return data, 2, True
-            return *to_payload(data, None), True
-        return self._prepare_piece(data, fin, opcode)
+        message = self._outgoing.prepare(data, fin, opcode)
+        dispatcher = self._home.dispatcher
+        if dispatcher.is_here:
+            dispatcher.run(self._write, *message)
+        elif self._outgoing.leave(message[0]):
+            dispatcher.run(self._write_arrived, *message)
+        elif self._outgoing.overflows():
+            dispatcher.run(self.abort, FULL)
 
-    def _prepare_piece(
-        self, data: Data, fin: bool, opcode: int | None
-    ) -> tuple[bytes, Literal[0, 1, 2], bool]:
-        if fin not in (True, False):
-            raise InvalidArgument(f"fin is {fin!r}; it is True (the message ends here) or False")
-        unfinished = self._unfinished
-        # HTMLRenderer has opcode 0 with every piece that is not the last: of what kind, the first piece says.
-        payload, datatype = to_payload(data, unfinished if opcode == 0 else opcode)
-        if unfinished not in (None, datatype):
-            kind = "text" if unfinished == 1 else "binary"
-            raise InvalidArgument(f"a {kind} message is unfinished; send its last piece (fin=True) first")
-        self._unfinished = None if fin else datatype
-        return payload, datatype if unfinished is None else 0, bool(fin)
+    def _write_arrived(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
+        self._outgoing.arrive(payload)
+        self._write(payload, opcode, fin)
 
-    def write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
-        """Send what `prepare` made; on the loop's thread."""
+    def _write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         connection, flushes = self._connection, self._home.dispatcher.flushes
         if connection is not None:
             if flushes is not None and connection.batch():

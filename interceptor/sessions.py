@@ -61,11 +61,13 @@ class Sessions:
             HandshakeFailure: 503.
         """
         limits = self.settings.limits
-        self.check_program()
+        if self._ending:
+            raise HandshakeFailure(503, "this host is stopping")
         if len(self._open) + len(self.pending) >= limits.sockets:
             raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
         if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
             raise HandshakeFailure(503, f"{limits.pending} upgrades wait for an answer (Limits.pending)")
+        self.check_program()
 
     def check_program(self) -> None:
         """Check that the program can be asked.

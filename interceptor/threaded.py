@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Coroutine
+from collections.abc import Awaitable
+from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
 from . import log
@@ -23,7 +24,7 @@ class Life(Protocol):
     async def start(self) -> None:
         """Listen, on the running loop."""
 
-    def stop(self) -> Coroutine[object, object, None]:
+    def stop(self) -> Awaitable[None]:
         """Stop, on the running loop."""
 
 
@@ -83,16 +84,22 @@ class ThreadedHost(Generic[HostT]):
         if thread is None:
             return
         self._dispatcher.check_may_wait()
-        stopped = True
         if thread.is_running:
-            stopped = self._dispatcher.wait(thread.submit(self._end()), self._patience)
-        if thread.stop(self._patience if stopped else 0):
+            stopping = self._dispatcher.wait(lambda: thread.submit(self._end()), self._patience)
+            if not stopping.done():
+                self._give_up(thread, stopping)
+                return
+        if thread.stop(self._patience):
             self._dispatcher.unbind()
-        else:
-            log.get_logger().error(
-                "the host's thread does not end, as a callback on it does not return; it is left running",
-                host=self._host.name,
-            )
+            atexit.unregister(self.stop)
+
+    def _give_up(self, thread: LoopThread, stopping: Future[None]) -> None:
+        """Leave a thread that is held up to itself; it stops the host when it comes to that."""
+        log.get_logger().error(
+            "the host's thread does not end, as a callback on it does not return; it is left running",
+            host=self._host.name,
+        )
+        stopping.add_done_callback(lambda _: thread.stop_soon())
         atexit.unregister(self.stop)
 
     async def _end(self) -> None:

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from interceptor.demo import chromium as installed
-from interceptor.demo.chromium import MISSING, flags, is_root
+from interceptor.doctor import chromium as installed
+from interceptor.doctor.chromium import MISSING, flags, is_root
 
 __all__ = ["chromium", "find_chromium", "flags", "is_root", "require_chromium"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Self
 
@@ -120,7 +120,10 @@ async def real_server(context: ssl.SSLContext | None = None) -> AsyncIterator[Le
         async for message in socket:
             await socket.send(message)
 
-    async with serve(echo, "127.0.0.1", 0, subprotocols=[Subprotocol("chat")]) as server:
+    def choose(socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((name for name in offered if name == "chat"), None)
+
+    async with serve(echo, "127.0.0.1", 0, select_subprotocol=choose) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with Leg.to(port, context) as leg:
             yield leg

@@ -26,10 +26,10 @@ from interceptor import (
     demo,
 )
 from interceptor.demo import driver, stage
-from interceptor.demo.chromium import MISSING
 from interceptor.demo.entries import Entry, Given
 from interceptor.demo.program import make_host
 from interceptor.demo.views import HELLO
+from interceptor.doctor.chromium import MISSING
 
 from .browser import require_chromium
 from .peer import CLOSE, PATIENCE, TEXT, Frame, Peer, close_frame, frame, request, until

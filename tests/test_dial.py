@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -17,10 +19,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from interceptor import Host, InvalidArgument, Timeouts, Tls
 from interceptor.ways.dial import Target, read_upstream
 
-from .peer import PATIENCE, Peer, request
+from .peer import PATIENCE, Peer, request, until
 from .proxied import Handler, RealTls, begin_tls, echo, real_tls, server, trusting, tunnel
+from .wire import Line, lines
 
-__all__ = ["real_tls"]
+__all__ = ["lines", "real_tls"]
 
 ROWS = [("ws://myapp.test/*", 1)]
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
@@ -189,6 +192,18 @@ def has_ipv6() -> bool:
 
 
 @BOTH_LOOPS
+async def test_a_ring_of_proxies_is_found(lines: list[Line]) -> None:
+    async with server(echo) as free:
+        pass
+    async with Host(ROWS, upstream_proxy=f"http://127.0.0.1:{free}") as one:
+        listen, back = ("127.0.0.1", free), one.proxy_url
+        async with Host(ROWS, listen=listen, upstream_proxy=back) as two, Peer.connect(two) as peer:
+            assert (await tunnel(peer, "far.test:22")).status == 502
+    assert sum("508" in str(line.get("why")) for line in lines) == 1
+    assert len(lines) < 10
+
+
+@BOTH_LOOPS
 @pytest.mark.parametrize(
     ("name", "address"),
     [("My.App.localhost", "127.0.0.1"), ("my.app.localhost.", "::1"), ("[::1]", "::1")],
@@ -200,6 +215,29 @@ async def test_loopback_in_other_words(name: str, address: str) -> None:
         assert (await tunnel(peer, f"{name}:{port}")).status == 200
         async with asyncio.timeout(PATIENCE):
             assert await peer.reader.readexactly(3) == b"SSH"
+
+
+@BOTH_LOOPS
+async def test_the_machines_own_name_leads_nowhere() -> None:
+    async with Host(ROWS) as host, Peer.connect(host) as peer:
+        answer = await tunnel(peer, f"{socket.gethostname()}:{host.address[1]}")
+        assert answer.status in (502, 508), answer
+
+
+@BOTH_LOOPS
+async def test_stop_during_a_look_up_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    async def stop_early(host: Host) -> None:
+        await host.start()
+        async with Peer.connect(host) as peer:
+            await peer.send(b"CONNECT no-such-name.invalid:80 HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: host._proxy._tasks)
+            await host.stop()
+
+    for _ in range(3):
+        await stop_early(Host(ROWS))
+    await asyncio.get_running_loop().shutdown_default_executor()
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ TALK = """async ([url, protocols]) => {
     socket.close(1000, "enough");
     return await until("close");
 }"""
+WORK = """async ([url]) => {
+    const worker = new Worker("/worker.js");
+    return await new Promise((resolve, reject) => {
+        worker.onmessage = ({data}) => resolve(data);
+        worker.onerror = event => reject(new Error(event.message));
+        worker.postMessage(url);
+    });
+}"""
 SAID: Seen = [
     ["message", "text", "héllo"],
     ["message", "binary", "\0\xff\x80"],
@@ -233,6 +241,7 @@ async def started(way: str, real: Real, site: Site) -> AsyncIterator[Rig]:
         # With a wildcard in the name, or all that is asked of it would come by the resolver.
         *((real.url(scheme, "*.0.0.1", "/ours/*"), Mode.AUTO) for scheme in ("ws", "wss")),
         *((real.url(scheme, "real.t*", "/ours/*"), Mode.AUTO) for scheme in ("ws", "wss")),
+        (f"ws://real.t*:{site.port}/*", Mode.AUTO),
     ]
     host = Host(rows, security=Security(origins=[site.origin]), tls=Tls(trust=real.trust))
     host.on("WebSocketUpgrade")(answer)
@@ -326,6 +335,36 @@ async def test_what_a_script_sends_here_on_suspicion(rig: Rig, real: Real, plain
     await pass_on(rig, plain, leg, real.url(scheme, REAL, rig.path(REAL)))
     shown = scheme == "ws" and rig.engine != "firefox"
     assert rig.front.has_seen(f"CONNECT {REAL}:{leg.port}") == (not shown)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_addresses_of_this_machine(rig: Rig, real: Real, scheme: str) -> None:
+    """Where they do not come to the host, a rule for them does nothing."""
+    leg = real.legs[scheme]
+    url = real.url(scheme, "127.0.0.1", f"/ours{rig.path('loopback')}")
+    assert (await see(rig.window, TALK, url))[1:] == [*SAID, ENOUGH]
+    ours = url in [event.url for event in rig.seen.of(WebSocketUpgrade)]
+    assert (ours, leg.has_seen(rig.path("loopback"))) == (rig.takes_loopback, not rig.takes_loopback)
+
+
+NAMED = [way for way in WAYS if not way.endswith("resolver")]  # It has no wildcards.
+
+
+@pytest.mark.parametrize("rig", NAMED, indirect=True)
+async def test_a_page_of_a_name_and_its_worker(rig: Rig, site: Site) -> None:
+    """They may connect to their own name; the host is told of no origin."""
+    page = f"{REAL}:{site.port}"
+    await show(rig.window, f"http://{page}/")
+    try:
+        assert (await see(rig.window, TALK, f"ws://{page}/page"))[1:] == [*SAID, ENOUGH]
+        seen = await see(rig.window, WORK, f"ws://{page}/worker")
+        assert seen[1:] == [["message", "text", "from a worker"], ["close", 3000, "", True]]
+        assert await rig.window.run("() => isSecureContext") is False
+    finally:
+        await show(rig.window, site.origin)
+    upgrades = [event for event in rig.seen.of(WebSocketUpgrade) if page in event.url]
+    assert [event.url for event in upgrades] == [f"ws://{page}/page", f"ws://{page}/worker"]
+    assert [event.origin for event in upgrades] == [f"http://{page}"] * 2
 
 
 async def pass_on(rig: Rig, plain: Plain, leg: Leg, url: str) -> bytes:

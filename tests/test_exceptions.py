@@ -9,6 +9,8 @@ import pytest
 import interceptor
 from interceptor import exceptions
 from interceptor.exceptions import (
+    ConnectFailure,
+    DOMException,
     HandshakeFailure,
     InterceptorError,
     InvalidAnswer,
@@ -32,11 +34,14 @@ TREE = {
     InvalidHandler: (UnsupportedType,),
     UnknownSocket: (InterceptorError, LookupError),
     InvalidState: (InterceptorError, RuntimeError),
+    DOMException: (InterceptorError,),
     HandshakeFailure: (InterceptorError,),
+    ConnectFailure: (InterceptorError,),
     SocketClosed: (InterceptorError,),
 }
 
-INTERNAL = {"HandshakeFailure"}  # Never reaches the program: the client gets it as an answer.
+# Neither reaches the program: the one goes to a client as an answer, the other into a diagnosis.
+INTERNAL = {"HandshakeFailure", "ConnectFailure"}
 
 
 def defined() -> set[type[BaseException]]:
@@ -101,6 +106,25 @@ def test_a_handshake_failure_carries_the_answer() -> None:
     assert (str(bare), bare.status, bare.reason, bare.headers) == ("400: no key", 400, "no key", ())
     allow = (("Allow", "GET"),)
     assert HandshakeFailure(405, "use GET", allow).headers == allow
+
+
+def test_a_dom_exception_carries_the_name_of_the_standard() -> None:
+    error = DOMException("no such URL", "SyntaxError")
+    assert (str(error), error.name, error.message) == (
+        "SyntaxError: no such URL",
+        "SyntaxError",
+        "no such URL",
+    )
+    assert not isinstance(error, SyntaxError)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.name, copy.message) == (error.name, error.message)
+    assert (DOMException().name, DOMException().message) == ("Error", "")
+
+
+def test_a_connect_failure_carries_its_rule() -> None:
+    error = ConnectFailure("upgrade", "Upgrade is missing", "upgrade")
+    assert (str(error), error.rule, error.reason) == ("Upgrade is missing", "upgrade", "Upgrade is missing")
+    assert (error.field, ConnectFailure("timeout", "too slow").field) == ("upgrade", "")
 
 
 def test_a_closed_socket_carries_code_and_reason() -> None:

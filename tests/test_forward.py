@@ -13,7 +13,7 @@ import pytest
 from interceptor import Host, Timeouts, Tls, WebSocketReceive, WebSocketUpgrade
 
 from .peer import ACCEPT, PATIENCE, TEXT, Peer, Recorder, frame, request, until
-from .proxied import RealTls, real_tls, server, tunnel
+from .proxied import RealTls, begin_tls, real_tls, server, trusting, tunnel
 
 __all__ = ["real_tls"]
 
@@ -159,6 +159,26 @@ class TestAsTheyCome:
                 await asyncio.sleep(0)
             await peer.send(get(web.url("/page"), at))
             await read_exactly(peer, ok())
+
+    @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 502)])
+    async def test_a_server_that_leaves_as_the_next_request_comes(self, method: str, status: int) -> None:
+        """What does no harm if it is made twice is made twice; all else is the client's to decide."""
+        came = 0
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            await reader.readuntil(b"\r\n\r\n")
+            came += 1
+            writer.write(ok())
+            await reader.readuntil(b"\r\n\r\n")
+
+        async with server(once) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+            at = f"127.0.0.1:{port}"
+            await peer.send(get(f"http://{at}/", at))
+            await read_exactly(peer, ok())
+            extra = "Content-Length: 0\r\n" if method == "POST" else ""
+            answer = await peer.ask(get(f"http://{at}/", at, method=method, extra=extra))
+            assert (answer.status, came) == (status, 2 if method == "GET" else 1)
 
     async def test_an_answer_that_ends_with_its_connection(self) -> None:
         answer = b"HTTP/1.0 200 OK\r\n\r\nall there is"
@@ -450,6 +470,22 @@ class TestSockets:
                 answer = await peer.ask(request("/ours", at, origin=f"http://{at}"))
                 assert (answer.status, ACCEPT in answer.head.decode()) == (101, True)
                 assert [number for number, _ in web.heads] == [1, 1]
+
+    async def test_in_a_secure_tunnel_too(self, real_tls: RealTls) -> None:
+        async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ok(head.split(b" ")[1]))
+
+        async with server(page, real_tls.context("localhost")) as port:
+            rows, tls = [(f"wss://localhost:{port}/ours", 1)], Tls(trust=real_tls.path)
+            async with Host(rows, tls=tls) as host, Peer.connect(host) as peer:
+                at = f"localhost:{port}"
+                await tunnel(peer, at)
+                await begin_tls(peer, trusting(host), "localhost")
+                for path in ("/one", "/two"):
+                    await peer.send(get(path, at))
+                    await read_exactly(peer, ok(path.encode()))
+                assert (await peer.ask(request("/ours", at, origin=f"https://{at}"))).status == 101
 
     async def test_the_token_does_not_go_on(self) -> None:
         async with Web.open(page=ok()) as web, Host(ROWS) as host, Peer.connect(host) as peer:

@@ -11,13 +11,11 @@ from .peer import TEXT, Peer, close_frame, frame, request
 from .proxied import server
 from .real import real_server
 
-CHAT = "Sec-WebSocket-Protocol: chat\r\n"
-
 
 async def test_a_socket_that_was_asked_for_by_its_whole_url() -> None:
     async with real_server() as real, Host([("ws://ours.test/*", 1)]) as host, Peer.connect(host) as peer:
         there = f"127.0.0.1:{real.port}"
-        assert (await peer.ask(request(f"ws://{there}/", there, extra=CHAT))).status == 101
+        assert (await peer.ask(request(f"ws://{there}/", there))).status == 101
         gc.collect()
         await peer.send(frame(TEXT, "still there"))
         assert (await peer.frame()).payload == b"still there"

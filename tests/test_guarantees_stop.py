@@ -121,7 +121,7 @@ async def test_8_upgrades_that_wait_are_refused_and_silent_connections_closed() 
         await seen.wait_for(WebSocketUpgrade, 3)
         async with nothing_left(host):
             address = host.address
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await slow.close_code() == 1001
             # All this while a socket that is slow to close is waited for.
             await asyncio.wait_for(cancelled.wait(), PATIENCE)
@@ -220,7 +220,7 @@ async def test_8_stop_from_inside(place: str) -> None:
     cancelled: list[bool] = []
 
     def stop_soon(event: Event) -> None:
-        stops.append(asyncio.create_task(host.stop()))
+        stops.append(asyncio.ensure_future(host.stop()))
 
     async def stop(event: Event | Session) -> None:
         if not getattr(event, "url", "/stop").endswith("/stop"):
@@ -277,7 +277,7 @@ async def test_8_stop_twice_and_at_once() -> None:
     seen = Recorder(host)
     await host.start()
     async with opened(host, seen) as (peer, _), nothing_left(host):
-        stops = [asyncio.create_task(host.stop()) for _ in range(3)]
+        stops = [asyncio.ensure_future(host.stop()) for _ in range(3)]
         assert await peer.close_code() == 1001
         stops[0].cancel()
         await asyncio.wait(stops[:1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -237,7 +238,7 @@ async def test_a_rule_that_is_no_string_opens_no_pages_in_tls() -> None:
 # Answers
 
 
-ANSWERS = [
+ANSWERS: list[tuple[Callable[[HTTPRequest], object], int, bytes, str | None]] = [
     (lambda e: e.respond("<p>é"), 200, "<p>é".encode(), "text/html; charset=utf-8"),
     (lambda e: e.respond(b"\0"), 200, b"\0", "application/octet-stream"),
     (lambda e: e.respond("x", 404, mime="text/css"), 404, b"x", "text/css; charset=utf-8"),
@@ -267,7 +268,7 @@ async def test_answer(which: int, is_async: bool) -> None:
 
 
 UPGRADE = WebSocketUpgrade(object="h", id="0" * 15, url="u", headers="", type="auto")
-WRONG = [
+WRONG: list[tuple[Callable[[HTTPRequest], object], str]] = [
     (lambda e: "<p>", "the callback returned str"),
     (lambda e: 1, "the callback returned int"),
     (lambda e: [], "no event message"),

@@ -17,9 +17,10 @@ LAYERS = (
     ("exceptions", "log"),
     ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui"),
     ("handshake", "messages"),
-    ("connection", "stream", "dispatch"),
-    ("inbox", "session", "relay", "client", "threaded"),
+    ("connection", "stream", "dispatch", "threads"),
+    ("inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
+    ("doctor",),
     ("host",),
     ("__init__",),
     ("record", "inspector", "pytest_plugin", "demo"),
@@ -28,7 +29,7 @@ LAYERS = (
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 DOORS = {
     "websockets": ("handshake", "messages", "connection"),
-    "threading": ("dispatch",),
+    "threading": ("dispatch", "threads"),
     "queue": ("dispatch",),
     "structlog": ("log",),
 }
@@ -140,7 +141,7 @@ RIGHT = {
         ),
         ("connection", "import websockets.sync.server", "connection imports websockets.sync.server: of"),
         ("host", "from queue import Queue", "host imports queue.Queue: only dispatch may"),
-        ("demo", "import threading", "demo imports threading: only dispatch may"),
+        ("demo", "import threading", "demo imports threading: only dispatch, threads may"),
         ("ways/pages", "import structlog.stdlib", "ways.pages imports structlog.stdlib: only log may"),
     ],
 )

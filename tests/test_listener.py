@@ -381,7 +381,7 @@ async def test_stop_at_every_stage() -> None:
         asked = await seen.wait_for(WebSocketUpgrade)
         async with opened(host) as talking:
             await seen.wait_for(WebSocketUpgrade, 2)
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             answer = await asking.answer()
             assert (answer.status, answer.body) == (503, b"this host is stopping\n")
             assert await idle.rest() == await begun.rest() == b""

@@ -13,6 +13,7 @@ from interceptor import (
     Host,
     InvalidState,
     Security,
+    Timeouts,
     WebSocketClose,
     WebSocketError,
     WebSocketReceive,
@@ -108,7 +109,7 @@ class TestOurs:
         async with Peer.connect(host) as peer:
             await tunnel(peer, "myapp.test:80")
             await peer.ask(page_request())
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await peer.close_code() == 1001
             peer.writer.close()
             await stopping
@@ -180,6 +181,25 @@ class TestPassedOn:
                 for message in ("text", b"\x00\xff", "x" * 1_000_000):
                     await socket.send(message)
                     assert await socket.recv() == message
+
+    async def test_nothing_ends_a_tunnel_that_idles(self) -> None:
+        short = Timeouts(head=0.02, answer=5, close=0.02, ping=0.02, pong=0.02)
+        async with server(echo) as port:
+            rows = [(f"ws://localhost:{port}/ours", 1)]
+            async with (
+                Host(rows, timeouts=short) as host,
+                Peer.connect(host) as blind,
+                Peer.connect(host) as seen,
+            ):
+                await tunnel(blind, f"127.0.0.1:{port}")
+                await tunnel(seen, f"localhost:{port}")
+                head = request("/theirs", f"localhost:{port}")
+                await seen.send(head)
+                assert await seen.reader.readexactly(len(head)) == head
+                await asyncio.sleep(10 * 0.02)  # That nothing happens can be seen in no other way.
+                for peer in (blind, seen):
+                    await peer.send(b"still here")
+                    assert await peer.reader.readexactly(10) == b"still here"
 
     async def test_much_data_and_a_slow_reader(self) -> None:
         size = 32 * 2**20

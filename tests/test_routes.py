@@ -136,7 +136,7 @@ class TestRoute:
             await peer.send(close_frame())
             await seen.wait_for(WebSocketClose)
             assert not through.is_set()
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             await asyncio.sleep(0)
             gate.set()
             await stopping
@@ -156,7 +156,7 @@ class TestRoute:
                 raise
 
         async with host, opened(host, seen, "/stuck") as (peer, _):
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await peer.close_code() == 1001
             await peer.send(close_frame(1001))
             await asyncio.wait_for(stopping, PATIENCE)
@@ -176,7 +176,7 @@ class TestRoute:
             ended.append(socket.close_code)
 
         async with host, opened(host, seen, "/read") as (peer, _):
-            stopping = asyncio.create_task(host.stop())
+            stopping = asyncio.ensure_future(host.stop())
             assert await peer.close_code() == 1001
             await peer.send(close_frame(1001))
             await stopping

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from ..doctor.chromium import MISSING, find_chromium, flags, is_root
 from ..exceptions import InvalidState
-from .chromium import MISSING, find_chromium, flags, is_root
 from .entries import Entry
 from .program import PATHS
 from .stage import running

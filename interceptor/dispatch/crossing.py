@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from .. import log
 from ..events import Event
@@ -52,6 +53,7 @@ class Crossing:
         self._lost = lost
         self._jobs: deque[Job] = deque()
         self._posted = False
+        self._pausing = False
         self._gone = False
         self._local = threading.local()
 
@@ -63,7 +65,7 @@ class Crossing:
     def enter(self, job: Job) -> None:
         """Have a job run on the program's thread, after those before it."""
         self._jobs.append(job)
-        if not self._posted:
+        if not (self._posted or self._pausing):
             self._wake()
 
     async def call(self, function: Callable[..., object], *args: object) -> object:
@@ -83,15 +85,18 @@ class Crossing:
                 if not self.discarding and not future.cancelled():
                     result = function(*args)
             finally:
-                if not loop.is_closed():
+                with suppress(RuntimeError):  # The loop has ended.
                     loop.call_soon_threadsafe(settle, result)
 
         self.enter(job)
         return await future
 
     def is_there(self) -> bool:
-        """Whether the program's thread takes calls; asks it where nothing is under way."""
-        if not self._posted:
+        """Whether the program's thread takes calls: `post` is asked, also where a wake-up is under way.
+
+        That one may be lost, with the loop that was to make it.
+        """
+        if not self.gives_out:
             gone, self._gone = self._gone, False
             self._wake(log_it=not gone)
             self.discarding = self.discarding and self._gone
@@ -133,14 +138,24 @@ class Crossing:
         return None
 
     def pump(self) -> None:
-        """Run what waits, for a while; the GUI calls this."""
+        """Run what waits, for a while; the program's thread is made to call this."""
         self._posted = False
+        if not self._pausing:
+            self._run_slice()
+
+    def _run_slice(self) -> None:
         self.thread = threading.get_ident()
         try:
             self.run(time.monotonic() + SLICE)
         finally:
             if self._jobs and not self._posted:
+                # The rest comes after what the GUI has to do, whoever asks for the pump in between.
+                self._pausing = True
                 self._wake()
+
+    def _resume(self) -> None:
+        self._posted = self._pausing = False
+        self._run_slice()
 
     def woken(self) -> None:
         """Learn that the wake-up has come; whoever says so runs what waits."""
@@ -149,15 +164,17 @@ class Crossing:
     def divert(self, post: Post) -> None:
         """Wake by another `post` from now on: the thread that the old one reached waits for something."""
         self._post = post
+        # What is gone is a GUI's loop; whoever diverts it is its thread.
+        self._pausing = self._gone = self.discarding = False
         self._wake()
 
     def _wake(self, *, log_it: bool = True) -> None:
         # Before `post`, which may run the pump at once.
         self._posted = True
         try:
-            self._post(self.pump)
+            self._post(self._resume if self._pausing else self.pump)
         except Exception as exc:
-            self._posted = False
+            self._posted = self._pausing = False
             self._gone = self.discarding = True
             if log_it:
                 log.get_logger().error(

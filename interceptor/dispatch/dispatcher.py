@@ -227,6 +227,8 @@ class Dispatcher:
         try:
             # Not more than wait now: a thread that calls without end must not keep the loop from its sockets.
             for _ in range(len(calls)):
+                if not calls:  # A function made a call of its own, which had the rest run before it.
+                    break
                 function, args = calls.popleft()
                 function(*args)
         finally:
@@ -289,20 +291,22 @@ class Dispatcher:
                 "stop() would wait here for the callback that calls it; use host.stop_soon() in callbacks"
             )
 
-    def wait(self, future: Future[None], timeout: float) -> bool:
-        """Wait for the end of the host; run callbacks meanwhile if this is the thread where they run.
+    def wait(self, stop: Callable[[], Future[None]], timeout: float) -> Future[None]:
+        """Stop the host and wait; run callbacks meanwhile if this is the thread where they run.
 
         Returns:
-            Whether it has come.
+            What `stop` returned; not done where the time was over first.
         """
         queue, crossing = self._queue, self.crossing
         if crossing is not None and queue is None and crossing.thread == threading.get_ident():
             queue = Queue(crossing)  # No GUI loop runs while its thread waits here.
         deadline = time.monotonic() + timeout
+        future = stop()
         if crossing is not None and queue is not None:
             future.add_done_callback(lambda _: queue.end())
             queue.run_until_ended(timeout)
-        return wait(future, deadline - time.monotonic())
+        wait(future, deadline - time.monotonic())
+        return future
 
     def end(self) -> None:
         """The host has stopped: nothing comes any more."""

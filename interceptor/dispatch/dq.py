@@ -38,7 +38,8 @@ class Queue:
     """
 
     def __init__(self, crossing: Crossing | None = None, room: int = 0) -> None:
-        self.crossing = crossing or Crossing(self._post, _never, gives_out=True)
+        own = Crossing(self._post, _never, gives_out=True)
+        self.crossing = own if crossing is None else crossing
         self._room = room
         self._early: deque[Event] = deque()
         self._dropped = 0

@@ -64,19 +64,16 @@ class LoopThread:
 
         Raises:
             InvalidState: it was started before.
+            Exception: what `loop_factory` raised.
         """
         if self._thread is not None:
             raise InvalidState(f"the thread {self._name!r} is started once; make another LoopThread")
-        # Made here, so that what cannot be made fails here.
-        loop = self._loop_factory()
-        self._thread = threading.Thread(target=self._main, args=(loop,), name=self._name, daemon=True)
-        self._loop = loop
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._main, args=(started,), name=self._name, daemon=True)
+        self._thread.start()
+        wait(started)
+        self._loop = started.result()
         atexit.register(self.stop)
-        try:
-            self._thread.start()
-        except BaseException:
-            loop.close()
-            raise
 
     def submit(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
         """Run a coroutine on the loop and return its future at once; from any thread.
@@ -127,12 +124,17 @@ class LoopThread:
             return True
         if self.is_current:
             raise InvalidState(f"stop() would wait here, on the thread {self._name!r}, for its own end")
+        self.stop_soon()
         atexit.unregister(self.stop)
-        self._stopping = True
-        with suppress(RuntimeError):  # It has ended.
-            self._loop.call_soon_threadsafe(self._loop.stop)
         join(self._thread, timeout)
         return not self._thread.is_alive()
+
+    def stop_soon(self) -> None:
+        """Begin to end the loop and the thread as `stop` does, and return at once; from any thread."""
+        self._stopping = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # It has ended.
+                self._loop.call_soon_threadsafe(self._loop.stop)
 
     def __enter__(self) -> Self:
         self.start()
@@ -143,18 +145,22 @@ class LoopThread:
 
     # On the thread itself.
 
-    def _main(self, loop: asyncio.AbstractEventLoop) -> None:
-        executor = ThreadPoolExecutor(thread_name_prefix=f"{self._name}-worker")
+    def _main(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        try:
+            # Not where start() is called: a loop that Windows makes on the main thread takes its signals.
+            loop = self._loop_factory()
+        except BaseException as exc:
+            started.set_exception(exc)
+            return
+        executor = ThreadPoolExecutor(thread_name_prefix=f"{self._name} worker")
         loop.set_default_executor(executor)
+        started.set_result(loop)
         try:
             self._run_until_stopped(loop)
             loop.run_until_complete(_clean_up())
         finally:
             loop.close()
-            # Not for ever: a function in a worker thread cannot be cancelled.
-            closer = threading.Thread(target=executor.shutdown, daemon=True)
-            closer.start()
-            closer.join(GRACE)
+            _close(executor)
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping:
@@ -167,6 +173,14 @@ class LoopThread:
                     thread=self._name,
                     exc_info=exc,
                 )
+
+
+def _close(executor: ThreadPoolExecutor) -> None:
+    """Let the worker threads end, but not for ever: a function that runs in one cannot be cancelled."""
+    closer = threading.Thread(target=executor.shutdown, daemon=True)
+    with suppress(RuntimeError):  # The interpreter is ending, and starts no thread any more.
+        closer.start()
+        closer.join(GRACE)
 
 
 async def _clean_up() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import ipaddress
 import re
+import secrets
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, cast
 from urllib.parse import unquote
 
 import h11
 
+from .. import log
 from ..config import Timeouts, Tls
 from ..exceptions import HandshakeFailure, InvalidArgument
 from .gate import HTTP_1, start_tls
@@ -35,11 +36,13 @@ class Target(NamedTuple):
         host: name or address, IPv6 in brackets.
         port: 1 to 65535.
         tls: whether it is spoken to in TLS.
+        via: the proxies by which the request came here (RFC 9110 section 7.6.3).
     """
 
     host: str
     port: int
     tls: bool = False
+    via: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,6 +106,7 @@ class Dialer:
         self._timeouts = timeouts
         self._tls = tls
         self._upstream = upstream
+        self._via = f"1.1 {secrets.token_hex(8)}"
         self._context: ssl.SSLContext | None = None if tls.trust is None else _trust(tls)
 
     async def open(self, target: Target, protocol: asyncio.Protocol) -> asyncio.Transport:
@@ -118,6 +122,7 @@ class Dialer:
         except TimeoutError:
             raise HandshakeFailure(504, f"{target} did not answer in time") from None
         except ssl.SSLCertVerificationError as exc:
+            log.get_logger().warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
             raise HandshakeFailure(
                 502,
                 f"the certificate of {target} is not valid: {exc.verify_message}; if it should be believed, "
@@ -127,11 +132,13 @@ class Dialer:
             raise HandshakeFailure(502, f"{target} cannot be reached: {_why(exc)}") from exc
 
     def check(self, target: Target) -> None:
-        """Check that an address that is spelled out is not the host's own.
+        """Check that a server is not the host itself, as far as its name tells, and that this is no ring.
 
         Raises:
             HandshakeFailure: 508.
         """
+        if any(self._via in value for value in target.via):
+            raise loop_found()
         own = self._guard.is_own(f"{target.host}:{target.port}")
         if own or (self._guard.is_own(target.host) and target.port == 80):
             raise loop_found()
@@ -145,40 +152,52 @@ class Dialer:
         return await self._connect(target, lambda: protocol)
 
     async def _connect(self, target: Target, factory: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        *others, last = _names(target.name)
-        for name in others:
-            with contextlib.suppress(ConnectionRefusedError):
-                return await self._connect_to(name, target, factory)
+        """Connect to the first address of a server that can be reached."""
+        *others, last = await self._addresses(target)
+        for address in others:
+            try:
+                return await self._connect_to(address, target, factory)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                continue
         return await self._connect_to(last, target, factory)
 
+    async def _addresses(self, target: Target) -> list[str]:
+        """Look a name up; names below `localhost` are loopback, in no DNS (RFC 6761 section 6.3)."""
+        if target.server_name.endswith(".localhost"):
+            return list(LOOPBACK)
+        # By itself, not as a part of the connecting: uvloop, when that is broken off, has errors left over.
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(target.name, target.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        if self._guard.is_port(target.port) and any(map(_is_loopback, addresses)):
+            raise loop_found()
+        return addresses
+
     async def _connect_to(
-        self, name: str, target: Target, factory: Callable[[], asyncio.Protocol]
+        self, address: str, target: Target, factory: Callable[[], asyncio.Protocol]
     ) -> asyncio.Transport:
         tls = target.tls
         transport, _ = await asyncio.get_running_loop().create_connection(
             factory,
-            name,
+            address,
             target.port,
             ssl=self._server_trust() if tls else None,
             server_hostname=target.server_name if tls else None,
             ssl_handshake_timeout=self._timeouts.answer if tls else None,
             ssl_shutdown_timeout=self._timeouts.close if tls else None,
         )
-        if self._leads_back(transport, target.port):
+        here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        if self._guard.is_port(target.port) and (here[0] == there[0] or _is_loopback(there[0])):
             transport.abort()
             raise loop_found()
         return transport
 
-    def _leads_back(self, transport: asyncio.Transport, port: int) -> bool:
-        here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        return self._guard.is_port(port) and (
-            here[0] == there[0] or ipaddress.ip_address(there[0].partition("%")[0]).is_loopback
-        )
-
     async def _through(
         self, upstream: Upstream, target: Target, protocol: asyncio.Protocol
     ) -> asyncio.Transport:
-        reply = Reply(target, upstream)
+        reply = Reply(target, upstream, self._via)
         transport = await self._connect(upstream.target, lambda: reply)
         try:
             early = await reply.received
@@ -210,14 +229,15 @@ class Reply(asyncio.Protocol):
     Args:
         target: where to.
         upstream: the proxy.
+        via: the name of the host, so that a ring of proxies is found.
 
     Attributes:
         received: done when the tunnel is there, with the first bytes that came through it.
     """
 
-    def __init__(self, target: Target, upstream: Upstream) -> None:
+    def __init__(self, target: Target, upstream: Upstream, via: str) -> None:
         self._upstream = upstream
-        fields = [("Host", f"{target.host}:{target.port}")]
+        fields = [("Host", f"{target.host}:{target.port}"), ("Via", ", ".join((*target.via, via)))]
         if upstream.credentials is not None:
             fields.append(("Proxy-Authorization", upstream.credentials))
         self._request = h11.Request(method="CONNECT", target=f"{target.host}:{target.port}", headers=fields)
@@ -274,12 +294,8 @@ def _trust(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _names(name: str) -> Iterator[str]:
-    """Return what to connect to: names below `localhost` are loopback (RFC 6761 section 6.3), in no DNS."""
-    if name.lower().removesuffix(".").endswith(".localhost"):
-        yield from LOOPBACK
-    else:
-        yield name
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _spelled_out(name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

@@ -64,8 +64,8 @@ class Direct:
             wire.finish(page(request))
             return None
         asked = self._read(request, scheme)
-        if _is_page(asked) and (found := self._web.take(_with_page_url(asked), wire, then)):
-            return found
+        if _is_page(asked) and self._web.take(_with_page_url(asked), wire, then):
+            return None
         rule = self._reception.rule_for(asked.url)
         if rule is None:
             log.get_logger(url=asked.url).warning("refused: no rule intercepts this URL", status=404)

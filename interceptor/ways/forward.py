@@ -25,6 +25,8 @@ __all__ = ["Exchange", "Server"]
 PIECE = 64 * 1024
 """Most bytes read at once; twice as many wait on each side."""
 
+SAFE = (b"GET", b"HEAD", b"OPTIONS")
+
 LONGEST_HEAD = 256 * 1024
 """Of an answer, and of the trailers of a chunked body."""
 
@@ -99,8 +101,10 @@ class Stream(asyncio.Protocol):
             raise ConnectionResetError("the connection was lost")
 
     def end(self) -> None:
-        """Pass the end of the other direction on, where the connection can be half closed."""
-        if self.transport.can_write_eof() and not self.transport.is_closing():
+        """Pass the end of the other direction on; TLS, which is never half closed here, ends as a whole."""
+        if not self.transport.can_write_eof():
+            self.transport.abort()
+        elif not self.transport.is_closing():
             self.transport.write_eof()
 
     async def leave(self) -> bytes:
@@ -120,11 +124,15 @@ class Server(Stream):
 
     Args:
         target: where it is.
+
+    Attributes:
+        is_reused: whether it has answered a request before.
     """
 
     def __init__(self, target: Target) -> None:
         super().__init__()
         self.target = target
+        self.is_reused = False
 
     @property
     def is_usable(self) -> bool:
@@ -248,14 +256,14 @@ class Exchange:
         self._task = onward.spawn(self._run())
         self._task.add_done_callback(self._clean_up)
 
-    def client_gone(self) -> None:
-        """The client has left; never called, as the wire was taken."""
-
     async def _run(self) -> None:
         try:
             first = self._feed_request(self._first)
-            far = await self._reach()
-            await self._talk(far, first)
+            far = self._kept() or await self._reach()
+            if not await self._talk(far, first):
+                # A server may end a connection that idles just as the next request is on its way.
+                far = await self._reach()
+                await self._talk(far, first)
             await self._part(far)
         except HandshakeFailure as failure:
             self._refuse(failure)
@@ -268,25 +276,44 @@ class Exchange:
         except h11.RemoteProtocolError as exc:
             raise HandshakeFailure(400, f"the request is malformed: {exc}") from exc
 
+    def _kept(self) -> Server | None:
+        """Return the connection of the request before this one, if it is of use."""
+        far = self._far
+        usable = isinstance(far, Server) and far.target == self._target and far.is_usable
+        return cast(Server, far) if usable else None
+
     async def _reach(self) -> Server:
-        if isinstance(self._far, Server) and self._far.target == self._target and self._far.is_usable:
-            return self._far
         if self._far is not None:
             self._far.close()
             self._far = None
-        self._far = await self._onward.server(self._target)
-        return self._far
+        self._far = server = await self._onward.server(self._target)
+        return server
 
-    async def _talk(self, far: Server, first: bytes) -> None:
-        """Pass the request on and the answer back, both at once: either may wait for the other."""
+    async def _talk(self, far: Server, first: bytes) -> bool:
+        """Pass the request on and the answer back, both at once: either may wait for the other.
+
+        Returns:
+            Whether it came to an answer. If not, nothing was said to the client, and it can be tried anew.
+        """
         assert self._request.head is not None
         self._answer = Message(self._request.head)
         up = asyncio.create_task(self._send_request(far, first))
         try:
             await self._send_answer(far, self._answer)
+        except (HandshakeFailure, OSError):
+            if not self._can_try_anew(far, self._answer):
+                raise
+            return False
         finally:
             up.cancel()
             await asyncio.wait([up])
+        return True
+
+    def _can_try_anew(self, far: Server, answer: Message) -> bool:
+        """Whether a lost request does no harm if it is made twice (RFC 9110 section 9.2.2)."""
+        head = self._request.head
+        safe = head is not None and head.method in SAFE and self._request.over
+        return far.is_reused and safe and not answer.is_begun and not self._near.transport.is_closing()
 
     async def _send_request(self, far: Server, first: bytes) -> None:
         try:
@@ -297,7 +324,7 @@ class Exchange:
                     return
                 await far.write(self._feed_request(data))
             self._ended = True
-            far.end()
+            far.end()  # The server decides whether that is the end of all.
         except HandshakeFailure as failure:
             self._fault = failure
             far.transport.abort()
@@ -329,6 +356,7 @@ class Exchange:
         elif self._request.keeps_alive and answer.keeps_alive and not self._ended:
             rest = self._request.rest + await near.leave()
             self._far, self._settled = None, True
+            far.is_reused = True
             self._wire.look_again(self._then, rest, far)
         else:
             self._linger(b"")
@@ -349,7 +377,7 @@ class Exchange:
             near.transport.resume_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
-        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
+        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
         self._linger(refusal(failure.status, failure.reason))
 
     def _linger(self, data: bytes) -> None:

@@ -24,13 +24,15 @@ class Pages:
 
     Args:
         guard: knows the token.
-        pac: writes the proxy auto-configuration of the moment.
         shim: writes the script for the pages that the host serves.
+        pac: writes the proxy auto-configuration of the moment; None where the host is no proxy.
     """
 
-    def __init__(self, guard: Guard, pac: Callable[[], str], shim: Callable[[], str]) -> None:
+    def __init__(self, guard: Guard, shim: Callable[[], str], pac: Callable[[], str] | None) -> None:
         self._guard = guard
-        self._writers = {PAC_PATH: pac, SHIM_PATH: shim}
+        self._writers = {SHIM_PATH: shim}
+        if pac is not None:
+            self._writers[PAC_PATH] = pac
 
     def find(self, target: str) -> Page | None:
         """Return the page at a path, if there is one."""

@@ -143,7 +143,7 @@ class Proxy:
 
     # Requests.
 
-    def receive(self, request: Request, wire: Tunnel, then: Receiver) -> Holder:
+    def receive(self, request: Request, wire: Tunnel, then: Receiver) -> Holder | None:
         """Take a request for a whole URL (RFC 9112 section 3.2.2).
 
         Args:
@@ -164,7 +164,7 @@ class Proxy:
 
     def decide(
         self, request: Request, path: str, target: Target, wire: Tunnel, then: Receiver | None
-    ) -> Holder:
+    ) -> Holder | None:
         """Take a request for a server: it is ours, or goes on.
 
         Args:
@@ -185,13 +185,14 @@ class Proxy:
                 return self.dial(target, wire, first=with_target(request, path).head)
         elif path != "*":
             asked = self._ask(request, path, target, "http")
-            if found := self._web.take(asked, wire, then or Inside(self, target)):
-                return found
+            if self._web.take(asked, wire, then or Inside(self, target)):
+                return None
         if then is not None and (request.version == (1, 1) or request.values("host")):
             # Ours are known by the URL alone (RFC 9112 section 3.2.2); what goes on has to be of one mind.
             _check_host(request, target, "the URL that is asked for")
         self._dialer.check(target)
-        return Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
+        Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
+        return None
 
     def _ask(self, request: Request, path: str, target: Target, scheme: str = "ws") -> Asked:
         """Read what a request asks for."""
@@ -302,7 +303,7 @@ class Inside:
     def _ends_tls(self) -> bool:
         return self._proxy.could_be_socket(self.target) or self._proxy.could_be_page(self.target)
 
-    def receive(self, request: Request, wire: Tunnel) -> Holder:
+    def receive(self, request: Request, wire: Tunnel) -> Holder | None:
         """Take a request of the tunnel: ours, or the real server's.
 
         Raises:
@@ -374,7 +375,7 @@ class Dial:
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)
-        log.get_logger().warning("passing on failed", to=str(self._target), why=failure.reason)
+        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
         if not self._gone:
             self._gone = True
             self._wire.finish(self._refuse(failure))
@@ -390,7 +391,7 @@ def _read_authority(request: Request) -> Target:
         raise HandshakeFailure(400, "the target of CONNECT is not: host, colon, port from 1 to 65535")
     if request.values("transfer-encoding") or request.value("content-length") not in (None, "0"):
         raise HandshakeFailure(400, "CONNECT has no body (RFC 9110 section 9.3.6)")
-    return Target(match[1].lower(), int(match[2]))
+    return Target(match[1].lower(), int(match[2]), via=tuple(request.values("via")))
 
 
 def _read_whole_url(request: Request) -> tuple[Target, str]:
@@ -401,7 +402,8 @@ def _read_whole_url(request: Request) -> tuple[Target, str]:
     found = AUTHORITY.fullmatch(authority)
     if found is None or not 0 < int(found[2]) < 65536:
         raise HandshakeFailure(400, "the URL that is asked for names no valid host and port")
-    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss")), path
+    via = tuple(request.values("via"))
+    return Target(found[1].lower(), int(found[2]), scheme in ("https", "wss"), via), path
 
 
 def _check_host(request: Request, target: Target, what: str) -> None:

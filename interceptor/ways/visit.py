@@ -125,9 +125,6 @@ class Visit:
         self._feed(wire.switch(b"", self._near.take))
         home.dispatcher.spawn(self._run()).add_done_callback(self._clean_up)
 
-    def client_gone(self) -> None:
-        """The client has left; never called, as the wire was taken."""
-
     async def _run(self) -> None:
         try:
             response = await self._respond(await self._read_body())

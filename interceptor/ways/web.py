@@ -49,8 +49,8 @@ class Web:
         self._files = files
         self._shim = shim
 
-    def take(self, asked: Asked, wire: Tunnel, then: Receiver) -> Visit | None:
-        """Take a request if it is for the program or for a file.
+    def take(self, asked: Asked, wire: Tunnel, then: Receiver) -> bool:
+        """Take a request if it is for the program or for a file; tell whether it is.
 
         Args:
             asked: what for; an http or https URL.
@@ -65,11 +65,12 @@ class Web:
         if files is not None and not self._program.has_callback:
             rule = None
         if rule is None and files is None:
-            return None
+            return False
         check_request(asked.request)
         named = self._reception.is_named(asked)
         self._check(asked, named)
-        return Visit(self._home, wire, asked.request, partial(self._respond, asked, rule, files), then)
+        Visit(self._home, wire, asked.request, partial(self._respond, asked, rule, files), then)
+        return True
 
     def _check(self, asked: Asked, named: bool) -> None:
         try:

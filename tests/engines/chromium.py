@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -93,8 +94,11 @@ class Driven:
 
     def _send(self, request: urllib.request.Request) -> object:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=START) as answer:
-            return cast(object, json.load(answer)["value"])
+        try:
+            with opener.open(request, timeout=START) as answer:
+                return cast(object, json.load(answer)["value"])
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()[:2000]) from error
 
 
 @asynccontextmanager

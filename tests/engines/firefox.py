@@ -7,7 +7,7 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -70,19 +70,21 @@ class Bidi:
 
 @asynccontextmanager
 async def firefox(
-    prefs: Mapping[str, bool | int | str], capabilities: Mapping[str, object] | None = None
+    prefs: Mapping[str, bool | int | str],
+    capabilities: Mapping[str, object] | None = None,
+    prepare: Callable[[str], None] = lambda profile: None,
 ) -> AsyncIterator[Window]:
     """A headless Firefox with a profile of its own.
 
     Args:
         prefs: of the profile, besides those that keep it quiet.
         capabilities: of the session.
+        prepare: called with the path of the profile before Firefox starts.
     """
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        missing("firefox", f"none of {', '.join(NAMES)} is on PATH")
+    path = find_firefox()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         _write_prefs(profile, {**QUIET, **prefs})
+        prepare(profile)
         command = (path, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0")
         async with started(*command, env={**ENVIRON, "HOME": profile}) as process:
             url = await _session_url(profile, process)
@@ -90,6 +92,14 @@ async def firefox(
                 session = Bidi(socket)
                 await session.begin(capabilities or {})
                 yield session
+
+
+def find_firefox() -> str:
+    """Path of a Firefox; skip the test, or fail it, where there is none."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        missing("firefox", f"none of {', '.join(NAMES)} is on PATH")
+    return path
 
 
 def _write_prefs(profile: str, prefs: Mapping[str, bool | int | str]) -> None:

@@ -11,10 +11,9 @@ import sys
 
 import gi
 
-gi.require_version("Gdk", "3.0")
 gi.require_version("Gtk", "3.0")
 gi.require_version("WebKit2", "4.1")
-from gi.repository import Gdk, Gio, GLib, Gtk, WebKit2  # noqa: E402
+from gi.repository import Gio, GLib, Gtk, WebKit2  # noqa: E402
 
 
 def say(answer: object) -> None:
@@ -63,10 +62,6 @@ class Window:
             case {"run": str(script)}:
                 body = f"return JSON.stringify(await ({script}))"
                 self.view.call_async_javascript_function(body, -1, None, None, None, None, self.ran)
-            case {"shoot": str(path)}:
-                shown = self.view.get_window()
-                size = shown.get_width(), shown.get_height()
-                say({"ok": Gdk.pixbuf_get_from_window(shown, 0, 0, *size).savev(path, "png", [], [])})
             case _:
                 Gtk.main_quit()
 

@@ -1,7 +1,7 @@
 """A window of Qt WebEngine, driven by lines of JSON: a program of its own, started by `tests.engines`.
 
-Each line on standard input is one of `{"open": url}`, `{"run": script}`, `{"shoot": path}`; each is answered
-by a line `{"ok": value}` or `{"error": text}`. A script is an expression whose value is a promise.
+Each line on standard input is `{"open": url}` or `{"run": script}`, and is answered by a line `{"ok": value}`
+or `{"error": text}`. A script is an expression whose value is a promise.
 """
 
 from __future__ import annotations
@@ -65,8 +65,6 @@ class Window:
                 self.page.load(QUrl(url))
             case {"run": str(script)}:
                 self.page.runJavaScript(SAY.replace("MARK", MARK).replace("SCRIPT", script))
-            case {"shoot": str(path)}:
-                say({"ok": self.view.grab().save(path)})
             case _:
                 self.view.close()
                 self.page.deleteLater()

@@ -40,10 +40,6 @@ class Program:
     async def run(self, script: str, arg: object = None) -> object:
         return await self.tell(run=call(script, arg))
 
-    async def shoot(self, path: str) -> None:
-        """Keep a picture of the window."""
-        await self.tell(shoot=path)
-
     async def tell(self, **order: str) -> object:
         """Give an order, and return what came of it."""
         assert self._process.stdin is not None
@@ -66,11 +62,22 @@ class Program:
         return answer["ok"]
 
 
+def require_qt() -> None:
+    """Skip the test, or fail it, where there is no Qt WebEngine."""
+    if why := _why_not(sys.executable, QT):
+        missing("qt", why, excused=True)
+
+
+def require_webkit() -> None:
+    """Skip the test, or fail it, where there is no WebKitGTK, or no Xvfb."""
+    if why := _why_not(SYSTEM_PYTHON, GTK) or _why_not("Xvfb", ""):
+        missing("webkit", why, excused=True)
+
+
 @asynccontextmanager
 async def qt(environ: Mapping[str, str]) -> AsyncIterator[Window]:
     """Qt WebEngine without a screen."""
-    if why := _why_not(sys.executable, QT):
-        missing("qt", why, excused=True)
+    require_qt()
     async with _program(sys.executable, "window_qt.py", env={**OFFSCREEN, **environ}) as window:
         yield window
 
@@ -78,9 +85,8 @@ async def qt(environ: Mapping[str, str]) -> AsyncIterator[Window]:
 @asynccontextmanager
 async def webkit(proxy: str) -> AsyncIterator[Window]:
     """WebKitGTK on a screen that nobody sees."""
-    if why := _why_not(SYSTEM_PYTHON, GTK) or _why_not("Xvfb", ""):
-        missing("webkit", why, excused=True)
-    async with _screen() as display:
+    require_webkit()
+    async with screen() as display:
         env = {**SOFTWARE, "DISPLAY": display, "GDK_BACKEND": "x11"}
         async with _program(SYSTEM_PYTHON, "window_gtk.py", proxy, env=env) as window:
             yield window
@@ -98,7 +104,8 @@ async def _program(python: str, script: str, *args: str, env: Mapping[str, str])
 
 
 @asynccontextmanager
-async def _screen() -> AsyncIterator[str]:
+async def screen() -> AsyncIterator[str]:
+    """A screen that nobody sees; gives its DISPLAY."""
     async with started(
         "Xvfb", "-displayfd", "1", "-nolisten", "tcp", "-screen", "0", "1024x768x24"
     ) as server:

@@ -1,4 +1,4 @@
-"""The opening handshake: split a request head from the stream, read it, check it, and write an answer.
+"""The server's side of the opening handshake: split a head from the stream, read it, check it, answer it.
 
 Nothing here touches a transport or a clock: bytes and text in, values and bytes out. A request that must be
 refused raises HandshakeFailure with the status to answer; an answer that must not be sent raises
@@ -28,8 +28,8 @@ from websockets.headers import (
 from websockets.typing import ExtensionHeader, ExtensionParameter
 from websockets.utils import accept_key
 
-from .events import TOKEN_PREFIX
-from .exceptions import HandshakeFailure, InvalidAnswer
+from ..events import TOKEN_PREFIX
+from ..exceptions import HandshakeFailure, InvalidAnswer
 
 __all__ = [
     "Accepted",
@@ -471,12 +471,12 @@ def _check_subprotocol(values: list[str], offer: Offer) -> str | None:
     if len(values) > 1:
         raise InvalidAnswer("a 101 names one subprotocol at most, in one Sec-WebSocket-Protocol field")
     if values[0] not in offer.subprotocols:
-        answered, asked = _without_token(values[0].split(",")), _without_token(offer.subprotocols) or "none"
+        answered, asked = without_token(values[0].split(",")), without_token(offer.subprotocols) or "none"
         raise InvalidAnswer(f"subprotocol {answered!r} was not asked for; asked for: {asked}")
     return values[0]
 
 
-def _without_token(names: Iterable[str]) -> str:
+def without_token(names: Iterable[str]) -> str:
     return ", ".join(name for name in map(str.strip, names) if not name.startswith(TOKEN_PREFIX))
 
 
