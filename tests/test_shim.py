@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
-from interceptor import Host, InterceptedURLs, Mode, Security, WebSocketReceive, WebSocketUpgrade
+from interceptor import Host, HTTPRequest, InterceptedURLs, Mode, Security, WebSocketReceive, WebSocketUpgrade
 from interceptor.events import Event
 from interceptor.ways import shim
 
