@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import re
+import socket
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,26 +19,33 @@ from websockets.asyncio.client import ClientConnection, connect
 from .engines import START, call
 from .peer import PATIENCE
 
-LISTENING = re.compile(r"DevTools listening on ws://(127\.0\.0\.1:\d+)/")
+LISTENING = re.compile(r"(?:DevTools listening on ws|Chromium-based browser to http)://(127\.0\.0\.1:\d+)")
 FLAGS = ("--remote-debugging-port=0",)
+
+
+def free_port() -> str:
+    """A port that is free now: Qt takes no 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 class Devtools:
     """A page."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
         self._ids = itertools.count(1)
 
     @classmethod
     @asynccontextmanager
     async def find(cls, log: Path, url: str) -> AsyncIterator[Devtools]:
-        """Wait for a browser that says in a log where it listens, and for its page at a URL with this in it."""
+        """Wait for a browser that says in a log where it listens, and for its page at such a URL."""
         async with asyncio.timeout(START):
-            while not (found := await asyncio.to_thread(_page_of, log, url)):
+            while not (found := await asyncio.to_thread(_page_of, log, url)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        async with connect(found, max_size=None, proxy=None) as socket:
-            yield cls(socket)
+        async with connect(found, max_size=None, proxy=None) as connection:
+            yield cls(connection)
 
     async def run(self, script: str, arg: object = None) -> object:
         """Run a function in the page, and return what came of it."""
@@ -49,7 +57,7 @@ class Devtools:
     async def until(self, script: str, arg: object = None) -> object:
         """Run a function until its result is true, and return that."""
         async with asyncio.timeout(PATIENCE):
-            while not (found := await self.run(script, arg)):
+            while not (found := await self.run(script, arg)):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return found
 
@@ -63,14 +71,14 @@ class Devtools:
             "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
         )
         shot = await self.ask("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(cast(str, shot["data"])))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(cast(str, shot["data"])))
 
     async def ask(self, method: str, **params: object) -> dict[str, object]:
         """Give a command, and return its result."""
         number = next(self._ids)
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        await self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         async with asyncio.timeout(PATIENCE):
-            while (answer := json.loads(await self._socket.recv())).get("id") != number:
+            while (answer := json.loads(await self._connection.recv())).get("id") != number:
                 pass
         assert "result" in answer, answer
         return cast(dict[str, object], answer["result"])

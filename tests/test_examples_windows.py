@@ -9,23 +9,32 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from .browser import flags, require_chromium
-from .devtools import FLAGS, Devtools
+from .devtools import FLAGS, Devtools, free_port
 from .engines import missing, started
-from .engines.windows import OFFSCREEN, QT, _why_not, screen
+from .engines.windows import OFFSCREEN, require_qt, screen
 from .peer import PATIENCE
 from .test_examples import running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-QT_FLAGS = {"QTWEBENGINE_CHROMIUM_FLAGS": " ".join((*FLAGS, "--no-sandbox", "--disable-gpu"))}
+
+
+def qt_environ() -> dict[str, str]:
+    return {
+        **OFFSCREEN,
+        "QTWEBENGINE_CHROMIUM_FLAGS": "--no-sandbox --disable-gpu",
+        "QTWEBENGINE_REMOTE_DEBUGGING": free_port(),
+    }
+
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 
@@ -41,6 +50,15 @@ class Program(NamedTuple):
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         await self.process.stdin.drain()
+
+    async def give_up(self, driven: bool) -> None:
+        """Have it end by itself, and so end the browser that it has started; that would keep its pipes."""
+        if self.process.returncode is None:
+            with suppress(OSError):
+                await self.tell(quit="now") if driven else self.process.send_signal(signal.SIGINT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.process.wait()
 
     async def ends(self) -> None:
         """Wait for the end, which must be in order."""
@@ -65,7 +83,11 @@ async def example(
     async with started(
         sys.executable, *command, str(EXAMPLES / name), *args, env=env, log=str(log)
     ) as process:
-        yield Program(process, log)
+        program = Program(process, log)
+        try:
+            yield program
+        finally:
+            await program.give_up(driven)
 
 
 async def shots(page: Devtools, name: str) -> None:
@@ -73,11 +95,6 @@ async def shots(page: Devtools, name: str) -> None:
     if folder := os.environ.get("SHOTS"):
         for scheme in ("dark", "light"):
             await page.shoot(Path(folder, f"{name}-{scheme}.png"), scheme)
-
-
-def require_qt() -> None:
-    if why := _why_not(sys.executable, QT):
-        missing("qt", why, excused=True)
 
 
 FILL = """text => {
@@ -90,7 +107,7 @@ FILL = """text => {
 async def test_pywebview(tmp_path: Path) -> None:
     require_qt()
     pytest.importorskip("webview", reason="no pywebview")
-    env = {**OFFSCREEN, **QT_FLAGS, "PYWEBVIEW_GUI": "qt", "QT_API": "pyside6"}
+    env = {**qt_environ(), "PYWEBVIEW_GUI": "qt", "QT_API": "pyside6"}
     async with (
         example(tmp_path, "pywebview_app.py", env=env) as program,
         Devtools.find(program.log, "/tasks.html") as page,
@@ -110,7 +127,7 @@ async def test_pywebview(tmp_path: Path) -> None:
 async def test_qt(tmp_path: Path) -> None:
     require_qt()
     async with (
-        example(tmp_path, "qt_app.py", env={**OFFSCREEN, **QT_FLAGS}) as program,
+        example(tmp_path, "qt_app.py", env=qt_environ()) as program,
         Devtools.find(program.log, "/progress.html") as page,
     ):
         await page.text("connected")
@@ -144,7 +161,7 @@ async def test_tk(tmp_path: Path) -> None:
             Devtools.find(program.log, "/gate.html") as page,
         ):
             for button, said in (("Deny", "Not today."), ("Allow", "The gatekeeper says hello.")):
-                await page.until("() => !document.querySelector('#ask').disabled")
+                await page.until("() => document.querySelector('#ask')?.disabled === false")
                 await page.run("() => document.querySelector('#ask').click()")
                 await page.text("asking")
                 if button == "Allow":
@@ -160,7 +177,8 @@ async def test_tk(tmp_path: Path) -> None:
 async def picture(display: str, name: str) -> None:
     """Keep a picture of a screen if it is wanted, and Pillow is there."""
     if folder := os.environ.get("SHOTS"):
-        code = f"from PIL import ImageGrab; ImageGrab.grab(xdisplay={display!r}).save({folder + '/' + name + '.png'!r})"
+        file = str(Path(folder, f"{name}.png"))
+        code = f"from PIL import ImageGrab; ImageGrab.grab(xdisplay={display!r}).save({file!r})"
         await asyncio.sleep(1)
         await (await asyncio.create_subprocess_exec(sys.executable, "-c", code)).wait()
 

@@ -2,8 +2,8 @@
 
     python -m tests.window_driver examples/qt_app.py [arguments of the example]
 
-`{"press": text}` presses the button with that text once there is one, `{"shoot": path}` keeps a picture of the
-window (Qt only), `{"quit": true}` closes it.
+`{"press": text}` presses the button with that text once there is one, `{"shoot": path}` keeps a picture of
+the window (Qt only), `{"quit": "now"}` closes it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def drive_qt() -> None:
 
     run = QApplication.exec
 
-    def exec_() -> int:
+    def exec_(*_: object) -> int:
         timer = QTimer()
         timer.timeout.connect(lambda: drive(press, shoot, QApplication.closeAllWindows))
         timer.start(10)
