@@ -76,7 +76,7 @@ def session() -> None:
                 print("841", event.url, flush=True)
             case WebSocketReceive():  # 842
                 print("842", event.data, flush=True)
-                hr.WebSocketSend(event.id, f"you said: {event.data}")  # hr.WebSocketSend id data
+                hr.WebSocketSend(event.id, f"you said: {event.data!s}")  # hr.WebSocketSend id data
                 hr.WebSocketSend(event.id, "that is all")
             case WebSocketClose():  # 843
                 print("843", event.code, event.reason, flush=True)

@@ -57,7 +57,7 @@ def drive_qt() -> None:
         timer.start(10)
         return int(run())
 
-    QApplication.exec = exec_  # type: ignore[method-assign, assignment]
+    QApplication.exec = exec_  # type: ignore[method-assign]
 
 
 def drive_tk() -> None:
@@ -84,7 +84,7 @@ def drive_tk() -> None:
         poll()
         run(root, n)
 
-    tkinter.Misc.mainloop = mainloop  # type: ignore[method-assign]
+    tkinter.Misc.mainloop = mainloop  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
