@@ -9,10 +9,7 @@ after the other, round after round (A B C A B C ...); README.md beside this file
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -22,16 +19,16 @@ from pathlib import Path
 if not __package__:  # started as a file: its neighbours are found from the folder above
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.conditions import conditions, describe, pin, progress, versions
 from benchmarks.load import BenchmarkError, Load, Sample, ascii_message, binary_message, check_echo, measure
 from benchmarks.processes import MissingServer, ServerProcess, running
-from benchmarks.report import Cell, Figures, as_json, figures, near_client_limit, table
+from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, table
 from benchmarks.servers import BARE, ELSEWHERE, OURS, SERVERS
 
 IN_FLIGHT = {32: (10, 8), 1024: (10, 8), 65536: (4, 4), 1048576: (2, 2)}  # sockets, messages on each
 SIZES = tuple(IN_FLIGHT)
 PEERS = [name for name in SERVERS if name not in ELSEWHERE]
 PACKAGES = (OURS, "websockets", "aiohttp", "uvicorn", "wsproto", "picows", "aiofastnet", "uvloop", "pydantic")
-Samples = dict[Cell, dict[str, list[Sample]]]
 
 
 def cell_of(text: str) -> Cell:
@@ -87,22 +84,6 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     """What is to be measured."""
     sizes = SIZES if options.all else SIZES[:-1]
     return options.only or [cell_of(f"{size}:{shape}") for size in sizes for shape in ("one", "many")]
-
-
-def progress(text: str) -> None:
-    """Show that something happens, apart from the result."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def pin() -> int | None:
-    """Keep the client on one core; return another for the servers, or None where that cannot be done."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        return None
-    os.sched_setaffinity(0, {cores[0]})
-    return cores[-1]
 
 
 def start_all(
@@ -164,60 +145,18 @@ def measure_all(
     return samples
 
 
-def figures_of(samples: Samples, reference: str) -> dict[Cell, dict[str, Figures]]:
-    """The figures of all cells, each server beside the reference."""
-    return {
-        cell: {name: figures(found, row[reference]) for name, found in row.items()}
-        for cell, row in samples.items()
-    }
-
-
-def versions() -> dict[str, str]:
-    """The version of every package that has a part in this and is installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def conditions(options: argparse.Namespace, core: int | None) -> dict[str, object]:
-    """Under what conditions the figures were taken."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "pinned": core is not None,
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "loop": options.loop,
-        "messages": "text" if options.text else "binary",
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "versions": versions(),
-    }
-
-
-def describe(under: dict[str, object], packages: dict[str, str]) -> str:
-    """The conditions in two lines."""
-    pinned = "pinned" if under["pinned"] else "not pinned"
-    return (
-        f"Python {under['python']}, {under['loop']}, {under['messages']} messages, no compression, "
-        f"{under['rounds']} rounds of {under['seconds']} s, {under['cores']} cores, {pinned}\n"
-    ) + ", ".join(f"{name} {version}" for name, version in packages.items())
-
-
 def compare(options: argparse.Namespace, core: int | None) -> None:
     """Measure all, print the table and write the JSON."""
-    under = conditions(options, core)
+    under = conditions(core, options.loop, options.rounds, options.seconds)
+    under["messages"] = messages = "text" if options.text else "binary"
+    under["versions"] = packages = versions(PACKAGES)
     with ExitStack() as stack:
         servers, missing = start_all(stack, options, core)
         samples = measure_all(servers, cells_of(options), options)
     names = [server.name for server in servers]
     reference = OURS if OURS in names else names[0]
     found = figures_of(samples, reference)
-    print(describe(under, versions()), table(found, reference), sep="\n\n")
+    print(describe(under, messages, packages), table(found, reference), sep="\n\n")
     for name, why in missing.items():
         print(f"\nleft out: {name} ({why})")
     if held_back := [where for name, where in near_client_limit(found) if name != BARE]:

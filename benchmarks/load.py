@@ -117,21 +117,37 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
     return bytes(received)
 
 
+def receive_head(sock: socket.socket) -> bytes:
+    """The next head, byte by byte: nothing after it may be taken with it."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive_exactly(sock, 1)
+    return head
+
+
+def open_tunnel(port: int, through: int | None) -> socket.socket:
+    """A connection to a port of this machine, by a proxy on another (CONNECT) if that is given."""
+    sock = socket.create_connection(("127.0.0.1", through or port), timeout=STALL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if through is not None:
+        sock.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+        head = receive_head(sock)
+        if head.split(b" ")[1] != b"200":
+            raise BenchmarkError(f"no tunnel but {head!r}")
+    return sock
+
+
 class Client:
     """One open WebSocket of the client.
 
     It keeps up to `window` messages in flight. All counting is in whole messages, save `received` (bytes).
     """
 
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=STALL)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, through: int | None = None) -> None:
+        self.sock = open_tunnel(port, through)
         key = base64.b64encode(os.urandom(16))
         self.sock.sendall(request_head(port, key))
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):  # byte by byte: nothing after the head may be taken with it
-            head += receive_exactly(self.sock, 1)
-        check_response(head, key)
+        check_response(receive_head(self.sock), key)
 
     def prepare(self, message: Message, window: int) -> None:
         """Get ready to send `message` again and again, `window` of them in flight."""
@@ -185,9 +201,9 @@ class Client:
         self.sock.close()
 
 
-def check_echo(port: int, sizes: Iterable[int]) -> None:
+def check_echo(port: int, sizes: Iterable[int], through: int | None = None) -> None:
     """Raise unless the server echoes text and binary of these and of awkward sizes, alone and in a row."""
-    client = Client(port)
+    client = Client(port, through)
     for size in sorted({0, 1, 125, 126, 65535, 65536, *sizes}):
         client.exchange([binary_message(size)])
         client.exchange([unicode_message(size)])
@@ -308,14 +324,21 @@ class Load:
     seconds: float
 
 
-def measure(port: int, load: Load, server_clock: Callable[[], float | None], exact: bool = True) -> Sample:
+def measure(
+    port: int,
+    load: Load,
+    server_clock: Callable[[], float | None],
+    exact: bool = True,
+    through: int | None = None,
+) -> Sample:
     """Open the sockets, warm up for a quarter of the time, measure, and check what came at the end.
 
     Args:
-        server_clock: the server's processor time, in seconds.
+        server_clock: the processor time, in seconds, of what is measured: the server, or the proxy.
         exact: whether the server echoes contents, not only counts.
+        through: port of the proxy that the sockets are opened by.
     """
-    clients = [Client(port) for _ in range(load.sockets)]
+    clients = [Client(port, through) for _ in range(load.sockets)]
     for client in clients:
         client.prepare(load.message, load.window)
     run_load(clients, load, load.seconds / 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,25 @@ class ServerProcess:
         except (OSError, ValueError, IndexError):
             return None
 
+    def memory(self, what: str = "VmRSS") -> int | None:
+        """Bytes of memory that it has now (`VmHWM`: had at most), or None where the system does not tell."""
+        try:
+            text = Path(f"/proc/{self.process.pid}/status").read_text()
+            return int(text.partition(f"{what}:")[2].split()[0]) * 1024
+        except (OSError, ValueError, IndexError):
+            return None
 
-def start(name: str, loop: str, core: int | None, profile: bool) -> subprocess.Popen[str]:
+    def forget_peak(self) -> None:
+        """Let `VmHWM` begin anew."""
+        with suppress(OSError):
+            Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+def start(
+    name: str, loop: str, core: int | None, profile: bool, program: Sequence[str]
+) -> subprocess.Popen[str]:
     """Start the server's process, in a session of its own so that Ctrl-C reaches only who measures."""
-    command = [sys.executable, "-m", "benchmarks.servers", name, "--loop", loop]
+    command = [*program, name, "--loop", loop]
     command += ["--core", str(core)] if core is not None else []
     command += ["--profile"] if profile else []
     return subprocess.Popen(
@@ -95,9 +110,15 @@ def end(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def running(name: str, loop: str, core: int | None, profile: bool = False) -> Iterator[ServerProcess]:
-    """A server that runs as long as the block."""
-    process = start(name, loop, core, profile)
+def running(
+    name: str,
+    loop: str,
+    core: int | None,
+    profile: bool = False,
+    program: Sequence[str] = (sys.executable, "-m", "benchmarks.servers"),
+) -> Iterator[ServerProcess]:
+    """A server that runs as long as the block; `program` is what knows servers by their names."""
+    process = start(name, loop, core, profile, program)
     server = None
     try:
         server = ServerProcess(name, process, read_port(name, process))

@@ -64,6 +64,7 @@ class Figures:
     client_cost: float
 
 
+Samples = dict[Cell, dict[str, list[Sample]]]
 Table = Mapping[Cell, Mapping[str, Figures]]
 
 
@@ -96,6 +97,14 @@ def figures(samples: Sequence[Sample], reference: Sequence[Sample]) -> Figures:
         server_cost=median([sample.server_cost for sample in samples]),
         client_cost=statistics.median(sample.client_cost for sample in samples),
     )
+
+
+def figures_of(samples: Samples, reference: str) -> dict[Cell, dict[str, Figures]]:
+    """The figures of all cells, each server beside the reference."""
+    return {
+        cell: {name: figures(found, row[reference]) for name, found in row.items()}
+        for cell, row in samples.items()
+    }
 
 
 def number(value: float | None, form: str) -> str:

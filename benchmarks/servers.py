@@ -17,7 +17,7 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.load import accept_key
@@ -294,16 +294,16 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def run(name: str, loop: str, ready: Ready = report) -> None:
+def run(serve: Serve, loop: str, ready: Ready = report) -> None:
     """Serve in the chosen loop, or say what is missing."""
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            runner.run(serve_until_eof(SERVERS[name], ready))
+            runner.run(serve_until_eof(serve, ready))
     except ImportError as exc:
         print(f"missing {exc}", flush=True)
 
 
-def run_profiled(name: str, loop: str) -> None:
+def run_profiled(serve: Serve, loop: str) -> None:
     """Serve under cProfile, imports left out, and print the 25 functions that took most time themselves."""
     profile = cProfile.Profile()
 
@@ -311,23 +311,23 @@ def run_profiled(name: str, loop: str) -> None:
         report(port)
         profile.enable()
 
-    run(name, loop, ready)
+    run(serve, loop, ready)
     profile.disable()
     pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(25)
 
 
-def main() -> None:
+def main(servers: Mapping[str, Serve]) -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="One echo server of the benchmarks.")
-    parser.add_argument("name", choices=SERVERS)
+    parser = argparse.ArgumentParser(description="One server of the benchmarks.")
+    parser.add_argument("name", choices=servers)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--core", type=int, help="the processor core to stay on")
     parser.add_argument("--profile", action="store_true", help="print a profile at the end")
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    (run_profiled if options.profile else run)(options.name, options.loop)
+    (run_profiled if options.profile else run)(servers[options.name], options.loop)
 
 
 if __name__ == "__main__":
-    main()
+    main(SERVERS)

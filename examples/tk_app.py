@@ -86,6 +86,7 @@ def show(url: str, profile: str) -> subprocess.Popen[bytes]:
             f"--user-data-dir={profile}",
             "--no-first-run",
             "--window-size=560,560",
+            "--window-position=400,40",
             *sys.argv[1:],
         ]
     )

@@ -1,16 +1,24 @@
 """Pass-through: two TCP connections made one, byte for byte.
 
 What arrives on one side leaves on the other. A side that cannot take more stops the reading of the other, so
-that nothing piles up here; the end of one direction is passed on and leaves the other direction open.
+that nothing piles up here; the end of one direction is passed on and leaves the other direction open. Who is
+cut off is reset, and so never takes half of something for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from typing import cast
 
 __all__ = ["Relay"]
+
+RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""The linger that makes the system close a connection with a reset (SO_LINGER on, 0 seconds)."""
 
 
 class Relay:
@@ -18,7 +26,7 @@ class Relay:
 
     Args:
         done: called once when both transports are gone.
-        patience: seconds that one end is given to take what is left once the other is gone.
+        patience: seconds without progress after which an end whose other end is gone is dropped.
 
     Attributes:
         near: the end towards the browser.
@@ -27,11 +35,9 @@ class Relay:
 
     def __init__(self, done: Callable[[Relay], None], patience: float) -> None:
         self._done = done
-        self._patience = patience
         self._open = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self.near = Side(self)
-        self.far = Side(self)
+        self.near = Side(self, patience)
+        self.far = Side(self, patience)
         self.near.other, self.far.other = self.far, self.near
 
     def attach(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
@@ -46,19 +52,14 @@ class Relay:
         self.near.give(self.far.take_early())
         far = self.far.transport
         if far is None or far.is_closing():
-            transport.close()
+            self.near.finish()
         else:
             far.resume_reading()
 
     def close(self) -> None:
         """Drop both connections."""
-        for side in (self.near, self.far):
-            if side.transport is not None:
-                side.transport.abort()
-
-    def hurry(self, transport: asyncio.Transport) -> None:
-        """Drop a transport that is closing but whose peer takes nothing."""
-        self._timer = asyncio.get_running_loop().call_later(self._patience, transport.abort)
+        self.near.drop()
+        self.far.drop()
 
     def made(self) -> None:
         """One more of the two transports is there."""
@@ -68,8 +69,6 @@ class Relay:
         """One of the transports is gone."""
         self._open -= 1
         if not self._open:
-            if self._timer is not None:
-                self._timer.cancel()
             self._done(self)
 
 
@@ -84,9 +83,12 @@ class Side(asyncio.Protocol):
 
     other: Side
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, patience: float) -> None:
         self._relay = relay
+        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None
         self._ended = False
+        self._gone = False
         self._early = b""
         self.lost: Callable[[], None] = lambda: None
         self.transport: asyncio.Transport | None = None
@@ -141,21 +143,68 @@ class Side(asyncio.Protocol):
         if other is None:
             return False
         if self.other._ended or not other.can_write_eof():
-            other.close()
+            self.other.finish()
+            self.finish()
             return False
-        other.write_eof()
+        try:
+            other.write_eof()
+        except OSError:  # Its peer has cut it off, of which the loop has yet to tell.
+            self.other.drop()
+            self.finish(reset=True)
+            return False
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the other end down too, as this one went: politely or at once."""
-        other = self._open_other()
-        if other is not None and exc is None:
-            other.close()
-            self._relay.hurry(other)
-        elif other is not None:
-            other.abort()
+        """Take the other end down too, as this one went."""
+        self._gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.other.transport is not None and not self.other._gone:
+            self.other.finish(reset=exc is not None)
         self.lost()
         self._relay.lost()
+
+    def finish(self, *, reset: bool = False) -> None:
+        """Close this end when what is left has gone out; drop it if its peer takes nothing of that.
+
+        Args:
+            reset: close it as one that was cut off.
+        """
+        assert self.transport is not None
+        if reset and self.transport.get_extra_info("ssl_object") is not None:
+            self.drop()  # What is left could not go out without an orderly end of TLS after it.
+            return
+        if reset:
+            self._set_reset()
+        if not self.transport.is_closing():  # asyncio's TLS does not bear a second close.
+            self.transport.close()
+        self._wait(self.transport.get_write_buffer_size())
+
+    def drop(self) -> None:
+        """Cut this end off at once."""
+        if self.transport is not None and not self._gone:
+            self._set_reset()
+            self.transport.abort()
+
+    def _wait(self, left: int) -> None:
+        if left and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._check, left)
+
+    def _check(self, left: int) -> None:
+        assert self.transport is not None
+        self._timer = None
+        now = self.transport.get_write_buffer_size()
+        if now < left:
+            self._wait(now)
+        else:
+            self.drop()
+
+    def _set_reset(self) -> None:
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")  # None inside TLS whose connection is gone.
+        if sock is not None:
+            with contextlib.suppress(OSError):  # Not every system takes it of a socket that was cut off.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def _open_other(self) -> asyncio.Transport | None:
         other = self.other.transport

@@ -302,3 +302,25 @@ class TestSettings:
                 await begin_tls(peer, trusting(host), "myapp.test")
                 assert (await peer.ask(socket_request())).status == 101
         assert pins[0] == pins[1] != Host().spki_pin
+
+
+class TestLost:
+    @pytest.mark.parametrize("way", ["tunnel", "direct"])
+    async def test_connections_that_are_lost_at_any_moment_are_counted_out(self, way: str) -> None:
+        """TLS tells of a loss whoever had the connection when it was noticed; he may have passed it on."""
+        async with Host([("wss://myapp.test/*", 1)]) as host:
+            trust = trusting(host, "http/1.1")
+
+            async def leave(turns: int) -> None:
+                async with Peer.connect(host) as peer:
+                    if way == "tunnel":
+                        await tunnel(peer, "myapp.test:443")
+                    await begin_tls(peer, trust, "myapp.test")
+                    peer.writer.write(socket_request())
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    peer.reset()
+
+            for turns in range(40):
+                await asyncio.gather(*(leave(turns // 4) for _ in range(4)))
+            await until(lambda: not host._listener.transports)

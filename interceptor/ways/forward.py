@@ -18,6 +18,7 @@ from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
 from ..relay import Relay
 from .dial import Target
+from .gate import tell_successor
 from .listener import Receiver, Tunnel
 
 __all__ = ["Exchange", "Server"]
@@ -79,6 +80,8 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake whoever waits."""
+        if tell_successor(self.transport, self, exc):
+            return
         self._is_lost = True
         self._room.set()
         if exc is None:

@@ -8,16 +8,37 @@ from typing import cast
 
 from ..config import Timeouts
 
-__all__ = ["HTTP_1", "Gate", "start_tls"]
+__all__ = ["HTTP_1", "Gate", "start_tls", "tell_successor"]
 
 HTTP_1 = ["http/1.1"]
 """What is agreed on inside TLS (ALPN): WebSockets of RFC 6455 need HTTP/1.1."""
+
+
+def tell_successor(
+    transport: asyncio.Transport, protocol: asyncio.BaseProtocol, exc: Exception | None
+) -> bool:
+    """Pass the loss of a connection on to who has it now; return whether there is such a one.
+
+    TLS tells of a loss whoever had the connection when it was noticed, and that one may have passed it on
+    since. Plain connections tell who has it when they tell.
+
+    Args:
+        transport: was lost.
+        protocol: was told so.
+        exc: as it was told.
+    """
+    successor = transport.get_protocol()
+    if successor is None or successor is protocol:
+        return False
+    successor.connection_lost(exc)
+    return True
 
 
 class Gate(asyncio.Protocol):
     """Keeps what comes on a connection before there is somebody to take it."""
 
     def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._ended = False
         self._lost: tuple[Exception | None] | None = None
@@ -32,10 +53,12 @@ class Gate(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the loss."""
-        self._lost = (exc,)
+        if self._transport is None or not tell_successor(self._transport, self, exc):
+            self._lost = (exc,)
 
     def hand_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
         """Put a protocol in this one's place, and give it what it missed; it knows its transport already."""
+        self._transport = transport
         transport.set_protocol(protocol)
         if self._data:
             protocol.data_received(bytes(self._data))

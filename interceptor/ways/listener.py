@@ -15,13 +15,16 @@ from ..connection import Linger
 from ..exceptions import HandshakeFailure, InvalidArgument
 from ..handshake import HeadReader, Request, read_request, refusal
 from ..session import Wire
-from .gate import start_tls
+from .gate import start_tls, tell_successor
 
 __all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel", "check_listen"]
 
 
 TICK = 0.001
 """Any delay above 0: it is about the order of things, not about time."""
+
+GRACE = 1.0
+"""Seconds in which connections that were dropped are gone."""
 
 ACCEPTING = 5
 """Turns of the loop within which a connection that was accepted before the port closed shows up."""
@@ -158,7 +161,9 @@ class Listener:
         for transport in list(self.transports):
             transport.abort()
         if self.transports:
-            await self._emptied
+            await asyncio.wait([self._emptied], timeout=GRACE)
+        if self.transports:
+            log.get_logger().error("connections will not end and are left", count=len(self.transports))
 
     def made(self, transport: asyncio.Transport) -> bool:
         """Count a connection in; False if it is one too many."""
@@ -237,8 +242,9 @@ class Incoming(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._gone()
-        self._listener.lost(self._transport)
+        if not tell_successor(self._transport, self, exc):
+            self._gone()
+            self._listener.lost(self._transport)
 
     def give_up(self) -> None:
         """Close a connection whose request is not complete."""

@@ -370,8 +370,9 @@ class Dial:
                 self._join()
 
     def _join(self) -> None:
-        self._relay.far.give(self._first)
-        self._relay.far.give(self._wire.switch(self._answer, self._relay.attach))
+        # Nothing is given to the far end before the near one is there, to be held back.
+        rest = self._wire.switch(self._answer, self._relay.attach)
+        self._relay.far.give(self._first + rest)
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)

@@ -1,0 +1,59 @@
+"""What the benchmarks have in common: the cores they keep to, and how figures came about."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+
+
+def progress(text: str) -> None:
+    """Show that something happens, apart from the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def pin() -> int | None:
+    """Keep the client on one core; return another for the servers, or None where that cannot be done."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return None
+    os.sched_setaffinity(0, {cores[0]})
+    return cores[-1]
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of every one of these packages that is installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def conditions(core: int | None, loop: str, rounds: int, seconds: float) -> dict[str, object]:
+    """Under what conditions the figures were taken."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "pinned": core is not None,
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "loop": loop,
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+
+
+def describe(under: Mapping[str, object], messages: str, packages: Mapping[str, str]) -> str:
+    """The conditions in two lines."""
+    pinned = "pinned" if under["pinned"] else "not pinned"
+    return (
+        f"Python {under['python']}, {under['loop']}, {messages} messages, no compression, "
+        f"{under['rounds']} rounds of {under['seconds']} s, {under['cores']} cores, {pinned}\n"
+    ) + ", ".join(f"{name} {version}" for name, version in packages.items())
