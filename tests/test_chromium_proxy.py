@@ -89,4 +89,4 @@ async def test_the_script_decides_as_the_rules_do() -> None:
         hidden = url.endswith("test/") or url.endswith("8080/")
         if matched or not hidden:
             assert decision == (ours if matched else "DIRECT"), url
-    assert found[len(URLS) :] == ["DIRECT"] * 3
+    assert found[len(URLS) :] == ["DIRECT", ours, "DIRECT"]

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "interceptor"
 # Bottom first. A subpackage stands for all that is in it; __init__ is what a program imports.
 LAYERS = (
     ("exceptions", "log"),
-    ("config", "patterns", "urls", "events", "payload", "gui", "upstream"),
+    ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
     ("connection", "stream", "dispatch"),
     ("inbox", "outgoing", "session", "relay", "client", "threaded"),
