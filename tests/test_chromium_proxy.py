@@ -6,7 +6,8 @@ import pytest
 
 from interceptor import Host, Mode, Security, WebSocketUpgrade
 
-from .pages import CLEAN, FAILED, Site, Tab, launched
+from .browser import launched
+from .pages import CLEAN, FAILED, Site, Tab
 from .peer import Recorder
 
 pytestmark = pytest.mark.chromium
