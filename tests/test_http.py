@@ -435,7 +435,7 @@ async def test_a_client_that_leaves_is_nobodys_failure(lines: list[Line]) -> Non
     assert not [line for line in lines if line["log_level"] == "error"]
 
 
-async def test_stop_with_a_request_under_way_leaves_nothing() -> None:
+async def test_stop_with_a_request_under_way_leaves_nothing(lines: list[Line]) -> None:
     host, begun = Host(ROWS, root="myapp", timeouts=Timeouts(close=0.1)), asyncio.Event()
 
     @host.on("HTTPRequest")
@@ -452,6 +452,7 @@ async def test_stop_with_a_request_under_way_leaves_nothing() -> None:
             await begun.wait()
             await host.stop()
     await until(lambda: asyncio.all_tasks() == before)
+    assert not [line for line in lines if line["log_level"] == "error"]
 
 
 # In dq()

@@ -34,7 +34,7 @@ def shim_js(table: InterceptedURLs, base: str | None, token: str) -> str:
         token: empty where the page has it in a cookie.
     """
     rules = {scheme: rows(table, scheme) for scheme in ("ws", "wss")}
-    settings = json.dumps({"base": base, "token": token, "rules": rules}).replace("<", "\\u003c")
+    settings = json.dumps({"base": base, "token": token, "rules": rules})
     source = re.sub(r"^export ", "", _source(), flags=re.MULTILINE)
     return f'(() => {{\n"use strict";\n{source}\ninstall({settings});\n}})();\n'
 
