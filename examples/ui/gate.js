@@ -20,3 +20,4 @@ ask.onclick = () => {
     ask.disabled = false;
   };
 };
+ask.disabled = false;
