@@ -111,11 +111,19 @@ async def chromedriver(capabilities: Mapping[str, object], *args: str) -> AsyncI
     async with started(driver, "--port=0") as process:
         assert process.stdout is not None
         async with asyncio.timeout(START):
-            while not (found := re.search(rb"successfully on port (\d+)", await process.stdout.readline())):
-                pass
-        session = Driven(f"http://127.0.0.1:{int(found[1])}/session")
+            session = Driven(f"http://127.0.0.1:{await _read_port(process.stdout)}/session")
         await session.begin({**capabilities, "goog:chromeOptions": options})
         try:
             yield session
         finally:
             await session.end()
+
+
+async def _read_port(out: asyncio.StreamReader) -> int:
+    """Where chromedriver listens, from what it says when it starts."""
+    said = b""
+    while line := await out.readline():
+        said += line
+        if found := re.search(rb"successfully on port (\d+)", line):
+            return int(found[1])
+    raise AssertionError(f"chromedriver did not start: {said.decode(errors='replace')}")
