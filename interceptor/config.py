@@ -30,8 +30,9 @@ class Limits:
         head: size of a request head, request line included (414, 431).
         fields: header fields in a request head (431).
         message: size of a received message, unpacked (close code 1009).
+        body: size of the body of a request for a page (413).
         sockets: WebSockets open at once (503).
-        pending: upgrades waiting for an answer at once (503).
+        pending: upgrades waiting for an answer at once, and requests for pages as many (503).
         read_buffer: undelivered data of one socket above which it is not read further.
         write_buffer: unsent data of one socket above which it is flagged full and closed.
 
@@ -43,6 +44,7 @@ class Limits:
     head: int = 16 * KIB
     fields: int = 100
     message: int = 16 * MIB
+    body: int = 16 * MIB
     sockets: int = 10_000
     pending: int = 1_000
     read_buffer: int = 1 * MIB
@@ -60,7 +62,7 @@ class Timeouts:
 
     Attributes:
         head: for a whole request head (408).
-        answer: for the answer to a manual upgrade (504).
+        answer: for the answer to a manual upgrade or to a request for a page (504), and for its body (408).
         close: for the other end to finish a close, and for `stop()` in all.
         ping: between two keepalive pings; None sends none.
         pong: for the answer to a ping; None waits for ever.
@@ -84,6 +86,13 @@ class Timeouts:
                 raise InvalidArgument(f"Timeouts.{name} is {value!r}; seconds above 0 are needed")
 
 
+CSP = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+"""Scripts, styles and connections of the page's own origin only, and none that are written into the page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Security:
     """Who may open a WebSocket; the defaults let in the host's own pages and holders of the token.
@@ -94,6 +103,7 @@ class Security:
         allow_no_origin: let in programs (which send no Origin) without the token.
         token: the secret of `host.ws_url()`; None makes a new one for each host. Never shown by `repr`.
         allow_remote: let `listen` name an address that is not loopback.
+        csp: Content-Security-Policy of the files of `Host(ui=...)`; None sends none.
 
     Raises:
         InvalidArgument: an origin or the token is not written as above.
@@ -105,11 +115,16 @@ class Security:
     allow_no_origin: bool = False
     token: str | None = field(default=None, repr=False)
     allow_remote: bool = False
+    csp: str | None = CSP
 
     def __post_init__(self) -> None:
         if isinstance(self.origins, str) or not isinstance(self.origins, Iterable):
             raise UnsupportedType(f"Security.origins is {self.origins!r}; a list of origins is needed")
         object.__setattr__(self, "origins", tuple(_origin(value) for value in self.origins))
+        if not (
+            self.csp is None or (isinstance(self.csp, str) and self.csp.isascii() and self.csp.isprintable())
+        ):
+            raise InvalidArgument(f"Security.csp is {self.csp!r}; it is one line of ASCII, or None")
         if not isinstance(self.token, str | None):
             raise UnsupportedType("Security.token is no str")
         if self.token is not None and not (len(self.token) >= 16 and TOKEN_CHARACTERS.issuperset(self.token)):

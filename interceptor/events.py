@@ -16,15 +16,13 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import (
     Annotated,
     Any,
     ClassVar,
     Literal,
-    NoReturn,
     Protocol,
     Self,
 )
@@ -44,7 +42,9 @@ from pydantic import (
     model_validator,
 )
 
+from .binary import bytes_from_json, bytes_to_json, from_base64, to_bytes
 from .exceptions import InvalidAnswer, InvalidArgument, UnknownEvent, UnsupportedType
+from .heads import Headers, field_lines, field_values, pairs, read_cookies
 
 __all__ = [
     "EVENTS",
@@ -57,13 +57,9 @@ __all__ = [
     "WebSocketReceive",
     "WebSocketUpgrade",
     "event_class",
-    "read_cookies",
     "read_event",
     "receive_event",
 ]
-
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-"""More fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
 
 Vector = list[object]
 """An event as HTMLRenderer has it: `[Object, Event, ...]`."""
@@ -72,8 +68,6 @@ ID_PATTERN = r"^[0-9a-f]{15}$"
 TOKEN_PREFIX = "interceptor.token."
 """A subprotocol that starts so carries the host's token; it is no subprotocol of the program."""
 
-FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -153,15 +147,18 @@ class Event(BaseModel):
 class HTTPRequest(Event):
     """840: a page or a resource is asked of the host.
 
+    A callback returns the event with the answer in it: by `respond` below, or in the vector with Handle 1.
+    `None`, or Handle 0, means: not mine; the client gets a file of `Host(ui=...)`, or 404.
+
     Attributes:
         id: names the kind of request; always `ProcessRequest`.
         handle: 1 once the program has answered, 0 while it has not.
-        status: HTTP status of the answer, 0 while there is none.
-        status_text: reason phrase of the answer.
-        mime: media type of the body of the answer.
-        url: the URL that was asked for.
-        headers: head of the request, then of the answer, as text with CRLF.
-        body: body of the request, then of the answer.
+        status: HTTP status of the answer, 200 to 599; 0 stands for 200.
+        status_text: reason phrase of the answer; empty for the usual one.
+        mime: media type of the body of the answer; empty for HTML where that is str, for unknown bytes else.
+        url: the URL that was asked for, in normal form.
+        headers: the request head as received, text with CRLF; in an answer the text of its header fields.
+        body: of the request, str where it says that it is text, and is; in an answer its own.
         method: HTTP method of the request.
     """
 
@@ -185,18 +182,58 @@ class HTTPRequest(Event):
     status_text: str = ""
     mime: str = ""
     url: str
-    headers: str = ""
+    headers: str = Field(default="", repr=False)  # Cookies are in it, and a repr finds its way into logs.
     body: str | bytes = ""
     method: str = "GET"
 
     @field_serializer("body", when_used="json")
     def _body_to_json(self, value: str | bytes) -> str | dict[str, str]:
-        return _bytes_to_json(value)
+        return bytes_to_json(value)
 
     @field_validator("body", mode="before")
     @classmethod
     def _body_from_json(cls, value: object, info: ValidationInfo) -> object:
-        return _bytes_from_json(value, info)
+        return bytes_from_json(value, info)
+
+    # What the request says, read from its text.
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header field, several joined by a comma, or None; case does not matter."""
+        values = field_values(self.headers, name)
+        return ", ".join(values) if values else None
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies sent, by name; of several with one name the first, which is the most specific."""
+        return read_cookies(";".join(field_values(self.headers, "Cookie")))
+
+    def respond(
+        self, body: str | bytes = "", status: int = 200, *, mime: str = "", headers: Headers = ()
+    ) -> Self:
+        """Return a copy of the event that answers it.
+
+        Args:
+            body: str goes as UTF-8.
+            status: 200 to 599.
+            mime: media type of the body; empty for HTML where it is str, for unknown bytes where it is not.
+            headers: more header fields, such as Location, as a mapping or as pairs.
+
+        Raises:
+            InvalidAnswer: the status, or a field, cannot be sent.
+            UnsupportedType: the body is neither str nor bytes.
+        """
+        if not _is_final(status):
+            raise InvalidAnswer(f"status {status!r} answers nothing; respond(body, status) takes 200 to 599")
+        if not isinstance(body, str | bytes | bytearray | memoryview):
+            raise UnsupportedType(f"the body of respond() is str or bytes, not {type(body).__name__}")
+        answer = {
+            "handle": 1,
+            "status": status,
+            "mime": mime,
+            "headers": field_lines(pairs(headers)),
+            "body": body if isinstance(body, str) else bytes(body),
+        }
+        return self.model_copy(update=answer)
 
 
 class WebSocketUpgrade(Event):
@@ -226,12 +263,12 @@ class WebSocketUpgrade(Event):
 
     @field_serializer("headers", when_used="json")
     def _headers_to_json(self, value: str | bytes) -> str | dict[str, str]:
-        return _bytes_to_json(value)
+        return bytes_to_json(value)
 
     @field_validator("headers", mode="before")
     @classmethod
     def _headers_from_json(cls, value: object, info: ValidationInfo) -> object:
-        return _bytes_from_json(value, info)
+        return bytes_from_json(value, info)
 
     # What the request says, read from its text.
 
@@ -260,9 +297,7 @@ class WebSocketUpgrade(Event):
     def _values(self, name: str) -> list[str]:
         if isinstance(self.headers, bytes):
             return []
-        head = self.headers.partition("\r\n\r\n")[0]
-        pairs = (line.partition(":") for line in head.split("\r\n")[1:])
-        return [value.strip(" \t") for field, _, value in pairs if field.lower() == name.lower()]
+        return field_values(self.headers, name)
 
     # Answers: each returns a copy of the event with Headers replaced.
 
@@ -303,7 +338,8 @@ class WebSocketUpgrade(Event):
             fields.append(("Sec-WebSocket-Protocol", chosen))
         if compression and self._extensions:
             fields.append(("Sec-WebSocket-Extensions", self._extensions))
-        return self.answer(_head("101 Switching Protocols", [*fields, *_pairs(headers)]))
+        lines = field_lines([*fields, *pairs(headers)])
+        return self.answer(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n")
 
     def deny(self, status: int = 403, body: str = "", headers: Headers = ()) -> Self:
         """Answer with a final status, 200 to 599, and a plain-text body.
@@ -312,7 +348,7 @@ class WebSocketUpgrade(Event):
             InvalidAnswer: the status is out of range.
             UnsupportedType: the body is no str.
         """
-        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        if not _is_final(status):
             raise InvalidAnswer(f"status {status!r} denies nothing; deny(status, body) takes 200 to 599")
         if not isinstance(body, str):
             raise UnsupportedType(f"the body of deny() is text, not {type(body).__name__}")
@@ -320,10 +356,10 @@ class WebSocketUpgrade(Event):
             phrase = HTTPStatus(status).phrase
         except ValueError:
             phrase = "Denied"
-        given = _pairs(headers)
+        given = pairs(headers)
         if body and "content-type" not in (name.lower() for name, _ in given):
             given.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
-        return self.answer(_head(f"{status} {phrase}", given) + body)
+        return self.answer(f"HTTP/1.1 {status} {phrase}\r\n{field_lines(given)}\r\n{body}")
 
     def answer(self, text: str) -> Self:
         """Answer with raw text: status line, header fields, an empty line, perhaps a body.
@@ -388,8 +424,8 @@ class WebSocketReceive(Event):
             return values
         data = values.get("data")
         if info.mode == "json" and values.get("datatype") == 2:
-            data = _from_base64(data)
-        return {**values, "data": _to_bytes(data)}
+            data = from_base64(data)
+        return {**values, "data": to_bytes(data)}
 
     @model_validator(mode="after")
     def _data_fits_datatype(self) -> Self:
@@ -515,80 +551,12 @@ def receive_event(
     return event
 
 
+def _is_final(status: object) -> bool:
+    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599
+
+
 def _to_element(value: object) -> object:
     return int(value) if isinstance(value, bool) else value
-
-
-def read_cookies(text: str) -> dict[str, str]:
-    """Read a Cookie field (RFC 6265 section 5.4) as servers do: what one cookie says never hides another."""
-    cookies: dict[str, str] = {}
-    for pair in text.split(";"):
-        name, separator, value = pair.partition("=")
-        if separator:
-            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
-    return cookies
-
-
-def _pairs(headers: Headers) -> list[tuple[str, str]]:
-    try:
-        pairs = [tuple(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
-    except TypeError:
-        pairs = [()]
-    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs) or (
-        not isinstance(headers, Mapping) and any(isinstance(pair, str) for pair in headers)
-    ):
-        raise UnsupportedType("headers are a mapping of names to values, or pairs of them, all str")
-    return [(name, value) for name, value in pairs]
-
-
-def _head(status: str, fields: Sequence[tuple[str, str]]) -> str:
-    for name, value in fields:
-        if not FIELD_NAME.fullmatch(name):
-            raise InvalidAnswer(f"{name[:40]!r} is no name of a header field")
-        if CONTROL.search(value):
-            raise InvalidAnswer(
-                f"the value of {name} has a control character; a line break would end the field"
-            )
-    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields)]
-    return "\r\n".join(lines) + "\r\n\r\n"
-
-
-def _bytes_to_json(value: str | bytes) -> str | dict[str, str]:
-    if isinstance(value, str):
-        return value
-    return {"base64": base64.b64encode(value).decode("ascii")}
-
-
-def _bytes_from_json(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    if info.mode == "json" and isinstance(value, dict) and set(value) == {"base64"}:
-        return _from_base64(value["base64"])
-    return value
-
-
-def _to_bytes(data: object) -> object:
-    if isinstance(data, bytearray | memoryview):
-        return bytes(data)
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        # As HTMLRenderer has it: integers -128 to 127.
-        if not all(isinstance(item, int) and -128 <= item <= 255 for item in data):
-            raise ValueError("binary data is bytes, or integers -128 to 255")
-        return bytes(item & 0xFF for item in data)
-    return data
-
-
-def _from_base64(value: object) -> bytes:
-    if not isinstance(value, str):
-        _refuse_base64()
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError:
-        _refuse_base64()
-
-
-def _refuse_base64() -> NoReturn:
-    raise ValueError("binary data in JSON is a base64 string")
 
 
 def _faults(exc: ValidationError) -> str:

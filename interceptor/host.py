@@ -29,17 +29,21 @@ from .session import Session
 from .sessions import Sessions
 from .stream import EventStream
 from .threaded import ThreadedHost
+from .upstream import read_upstream
 from .ways import browsers
-from .ways.dial import Dialer, read_upstream
+from .ways.dial import Dialer
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door, ways_in
+from .ways.files import Files
 from .ways.guard import TOKEN_PARAMETER, Guard
-from .ways.listener import Listener
+from .ways.listener import Listener, check_listen
 from .ways.pac import pac_text
 from .ways.pages import PAC_PATH, Pages
 from .ways.proxy import Proxy
 from .ways.reception import Reception
+from .ways.shim import shim_js
 from .ways.tls import Ends
+from .ways.web import Web
 
 if TYPE_CHECKING:
     from .doctor import Browser, Diagnosis
@@ -72,6 +76,8 @@ class Host:
         root: the name by which the host's own address is known in rules and events.
         name: the host's name in event vectors.
         listen: address and port; port 0 lets the system choose.
+        ui: folder whose files are served at the root; needs `pip install "interceptor[ui]"`.
+        shim: put the script of `shim_js` first into the pages that the host serves at its own address.
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
         chunks: report each data frame as it arrives instead of whole messages.
@@ -100,6 +106,8 @@ class Host:
         root: str = "dyalog_root",
         name: str = "host",
         listen: tuple[str, int] = ("127.0.0.1", 0),
+        ui: str | os.PathLike[str] | None = None,
+        shim: bool = True,
         subprotocols: Sequence[str] = (),
         compression: bool = True,
         chunks: bool = False,
@@ -124,7 +132,7 @@ class Host:
             raise InvalidArgument(f"root {root!r} is no name; a root has no port, such as 'myapp'")
         self.name = name
         self._rows = InterceptedURLs(intercepted_urls, root)
-        self._listen = _check_listen(listen, security)
+        self._listen = check_listen(listen, security)
         subprotocols = Rule("*", subprotocols=tuple(subprotocols)).subprotocols
         settings = Settings(subprotocols, compression, chunks, limits, timeouts, security)
         self._routes: list[Rule] = []
@@ -135,10 +143,13 @@ class Host:
         self._ways = ways_in(proxy, direct, security)
         self._tls = tls
         self._ends = Ends(tls, timeouts)
-        upstream = None if upstream_proxy is None else read_upstream(upstream_proxy)
+        upstream = None if upstream_proxy is None else read_upstream(upstream_proxy, "upstream_proxy")
         dialer = Dialer(self._guard, timeouts, tls, upstream)
-        self._proxy = Proxy(self._sessions, self._guard, reception, dialer, self._ends, self._track)
-        own = Direct(self._sessions, self._guard, reception, Pages(self.pac if self._is_proxy else None))
+        self._files = None if ui is None else Files(ui, security.csp)
+        web = Web(self._sessions, self._guard, reception, self._files, shim)
+        self._proxy = Proxy(self._sessions, self._guard, reception, web, dialer, self._ends, self._track)
+        pages = Pages(self._guard, self._page_shim, self.pac if self._is_proxy else None)
+        own = Direct(self._sessions, self._guard, reception, web, pages)
         door = Door(own, self._proxy, self._ends, self._ways)
         self._listener = Listener(door, limits, timeouts)
         self._phase = Phase.NEW
@@ -299,9 +310,15 @@ class Host:
             raise InvalidState(f"the host is {self._phase.value}, it has no address; use `async with host:`")
         return self._address
 
-    def http_url(self, path: str = "/") -> str:
-        """Return the URL of a path at the host's own address."""
-        return f"http://{self._authority()}/{path.removeprefix('/')}"
+    def http_url(self, path: str = "/", *, token: bool = False) -> str:
+        """Return the URL of a path at the host's own address.
+
+        Args:
+            path: with its query.
+            token: put the token into it, for programs, and for pages of others that link to it.
+        """
+        url = f"http://{self._authority()}/{path.removeprefix('/')}"
+        return self._with_token(url) if token else url
 
     def ws_url(self, target: str = "/", *, token: bool = True) -> str:
         """Return a URL, with the token in it, that any program on this machine can connect to.
@@ -318,9 +335,11 @@ class Host:
             raise InvalidArgument(f"{target!r} is neither a path, such as '/chat', nor a whole ws:// URL")
         path = target if target.startswith("/") else self._spelled_out(target)
         path = normalize(f"ws://x{path}").removeprefix("ws://x")
-        mark = "&" if "?" in path else "?"
-        secret = f"{mark}{TOKEN_PARAMETER}={self._guard.token}" if token else ""
-        return f"ws://{self._authority()}{path}{secret}"
+        url = f"ws://{self._authority()}{path}"
+        return self._with_token(url) if token else url
+
+    def _with_token(self, url: str) -> str:
+        return f"{url}{'&' if '?' in url else '?'}{TOKEN_PARAMETER}={self._guard.token}"
 
     def _spelled_out(self, target: str) -> str:
         scheme, _, rest = normalize(target).partition("://")
@@ -357,7 +376,8 @@ class Host:
 
         It is right for the rules of this moment.
         """
-        return pac_text(self._sessions.table, self.proxy_url.removeprefix("http://"))
+        address = self.proxy_url.removeprefix("http://")
+        return pac_text(self._sessions.table, address, pages=self._files is not None)
 
     @property
     def pac_url(self) -> str:
@@ -367,7 +387,21 @@ class Host:
             InvalidState: the host is not running, or is no proxy.
         """
         self.proxy_url  # noqa: B018  # refuses
-        return f"{self.http_url(PAC_PATH)}?{TOKEN_PARAMETER}={self._guard.token}"
+        return self.http_url(PAC_PATH, token=True)
+
+    def shim_js(self) -> str:
+        """Return a script that sends the WebSockets of a page here whose URL a rule matches.
+
+        It has to run before any other script of the page, in pages of yours only: the token is in it. Pages
+        that the host serves have it already. It is right for the rules of this moment.
+
+        Raises:
+            InvalidState: the host is not running.
+        """
+        return shim_js(self._sessions.table, f"ws://{self._authority()}", self._guard.token)
+
+    def _page_shim(self) -> str:
+        return shim_js(self._sessions.table, None, "")
 
     @property
     def spki_pin(self) -> str:
@@ -514,12 +548,13 @@ class Host:
         )
 
     def _warn_of_manual_rows(self) -> None:
-        manual = [rule for rule in self._sessions.table if rule.mode is Mode.MANUAL]
+        rows = [row for scheme in ("ws", "wss") for row in self._sessions.table.texts(scheme)]
+        manual = [text or "(no string)" for text, mode in rows if mode is Mode.MANUAL]
         if manual and not self._dispatcher.callbacks(WebSocketUpgrade):
             log.get_logger().warning(
                 "a manual rule needs a WebSocketUpgrade callback, and there is none yet; "
                 'register one with host.on("WebSocketUpgrade")',
-                pattern=str(manual[0].pattern),
+                pattern=manual[0],
             )
 
     # Events.
@@ -642,26 +677,3 @@ class Host:
 def _in_task() -> bool:
     """Whether the caller can await something."""
     return asyncio.current_task() is not None
-
-
-def _check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:
-    try:
-        host, port = listen
-    except (TypeError, ValueError):
-        raise InvalidArgument(
-            f"listen is {listen!r}; it is (address, port), such as ('127.0.0.1', 0)"
-        ) from None
-    if not isinstance(port, int) or not 0 <= port <= 65535:
-        raise InvalidArgument(f"listen has port {port!r}; a port is 0 to 65535, 0 lets the system choose")
-    if host == "localhost":
-        host = "127.0.0.1"  # Two families would mean two ports.
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise InvalidArgument(f"listen has address {host!r}; it is an IP address, or localhost") from None
-    if not loopback and not security.allow_remote:
-        raise InvalidArgument(
-            f"listen names {host}, which other machines can reach; "
-            "use 127.0.0.1, or set Security(allow_remote=True) if that is meant"
-        )
-    return host, port

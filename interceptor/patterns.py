@@ -282,7 +282,9 @@ class InterceptedURLs(Sequence[Rule]):
         """
         return self._index.find(url)
 
-    def could_match(self, authority: str, scheme: str = "", *, any_port: bool = False) -> bool:
+    def could_match(
+        self, authority: str, scheme: str = "", *, any_port: bool = False, by_text: bool = False
+    ) -> bool:
         """Tell whether a row other than PASS could match some URL of this `host[:port]`.
 
         Wildcards count, and regular expressions and callables could match anything. The order of the rows is
@@ -292,8 +294,10 @@ class InterceptedURLs(Sequence[Rule]):
             authority: the host in any spelling.
             scheme: such as `wss`; empty: whatever scheme.
             any_port: whether rows for other ports of the host count too.
+            by_text: whether only rows count whose pattern is a string.
         """
-        return self._authorities.could_match(authority, f"{scheme}:" if scheme else "", any_port)
+        found = origins(authority)
+        return self._authorities.could_match(found, f"{scheme}:" if scheme else "", any_port, by_text)
 
     def names(self, authority: str) -> bool:
         """Tell whether a row other than PASS names this `host[:port]`, in whatever scheme.
@@ -465,13 +469,15 @@ class _Authorities:
         for scheme, suffix in {glob.under for glob in globs if glob.under}:
             self._under[scheme] += (suffix,)
 
-    def could_match(self, authority: str, start: str, any_port: bool) -> bool:
-        found = [origin for origin in origins(authority) if origin.startswith(start)]
+    def could_match(self, origins: Iterable[str], start: str, any_port: bool, by_text: bool) -> bool:
+        found = [origin for origin in origins if origin.startswith(start)]
+        if found and self._anything and not by_text:
+            return True
         return any(map(self._is_alive, found)) or (any_port and not self._portless.isdisjoint(found))
 
     def _is_alive(self, origin: str) -> bool:
         # A path of our choice can hold all that follows the first * of a pattern; so its head alone decides.
-        return self._anything or origin in self._named or origin.startswith(self._heads)
+        return origin in self._named or origin.startswith(self._heads)
 
     def names(self, authority: str) -> bool:
         return any(map(self._is_named, origins(authority)))

@@ -60,13 +60,24 @@ class Sessions:
         Raises:
             HandshakeFailure: 503.
         """
-        limits, crossing = self.settings.limits, self.dispatcher.crossing
+        limits = self.settings.limits
         if self._ending:
             raise HandshakeFailure(503, "this host is stopping")
         if len(self._open) + len(self.pending) >= limits.sockets:
             raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
         if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
             raise HandshakeFailure(503, f"{limits.pending} upgrades wait for an answer (Limits.pending)")
+        self.check_program()
+
+    def check_program(self) -> None:
+        """Check that the program can be asked.
+
+        Raises:
+            HandshakeFailure: 503.
+        """
+        crossing = self.dispatcher.crossing
+        if self._ending:
+            raise HandshakeFailure(503, "this host is stopping")
         if crossing is not None and not crossing.is_there():
             raise HandshakeFailure(503, "the program's own thread is gone")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 
 import pytest
@@ -16,7 +17,7 @@ from playwright.async_api import Browser, async_playwright
 from interceptor.doctor import chromium as installed
 from interceptor.doctor.chromium import MISSING, flags, is_root
 
-__all__ = ["chromium", "find_chromium", "flags", "is_root", "require_chromium"]
+__all__ = ["chromium", "find_chromium", "flags", "is_root", "launched", "require_chromium"]
 
 
 @cache
@@ -35,15 +36,26 @@ def require_chromium() -> str:
     pytest.skip(MISSING)
 
 
-@pytest_asyncio.fixture(loop_scope="function")
-async def chromium() -> AsyncIterator[Browser]:
-    """A headless Chromium with a profile of its own, new for each test."""
+@asynccontextmanager
+async def launched(*args: str) -> AsyncIterator[Browser]:
+    """A headless Chromium with a profile of its own.
+
+    Args:
+        args: flags of its command line besides the usual ones.
+    """
     path = require_chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=path, args=flags(), chromium_sandbox=not is_root()
+            executable_path=path, args=[*flags(), *args], chromium_sandbox=not is_root()
         )
         try:
             yield browser
         finally:
             await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def chromium() -> AsyncIterator[Browser]:
+    """A headless Chromium with a profile of its own, new for each test."""
+    async with launched() as browser:
+        yield browser

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self, cast
 
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page
 
-from interceptor import Host, Security
+from interceptor import Host, Security, WebSocketClose, WebSocketReceive
 
-from .browser import flags, is_root, require_chromium
-from .peer import PATIENCE
+from .browser import launched
+from .peer import PATIENCE, Recorder
 
 Seen = list[list[object]]
 """What a page saw of a socket, in order: open, message, error, close, each with what came with it."""
@@ -79,24 +80,6 @@ onmessage = async ({data: url}) => {
 HTML = "text/html; charset=utf-8"
 BLANK = (HTML, "<!doctype html><title>blank</title>")
 FILES = {"/worker.js": ("text/javascript", PROBE + WORKER)}
-
-
-@asynccontextmanager
-async def launched(*args: str) -> AsyncIterator[Browser]:
-    """A headless Chromium with a profile of its own.
-
-    Args:
-        args: flags of its command line besides the usual ones.
-    """
-    path = require_chromium()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=path, args=[*flags(), *args], chromium_sandbox=not is_root()
-        )
-        try:
-            yield browser
-        finally:
-            await browser.close()
 
 
 class Site:
@@ -212,3 +195,30 @@ class Tab:
 def url_of(host: Host, path: str = "/") -> str:
     """The URL of a path at a host's own address, without the token: for pages that are known by origin."""
     return host.http_url(path).replace("http", "ws", 1)
+
+
+def echo(host: Host) -> None:
+    """Have a host send back whatever it gets."""
+
+    @host.on("WebSocketReceive")
+    def send_back(event: WebSocketReceive) -> None:
+        host.WebSocketSend(event.id, event.data)
+
+
+def closes(recorder: Recorder) -> list[tuple[int, str, bool, str]]:
+    """How the sockets of a host ended, as the host has it."""
+    return [(e.code, e.reason, e.was_clean, e.initiator) for e in recorder.of(WebSocketClose)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """A headless Chromium for all tests of a module; one with flags of its own has a fixture of this name."""
+    async with launched() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(chromium: Browser) -> AsyncIterator[Tab]:
+    """A tab of that Chromium, new for each test."""
+    async with Tab.open(chromium) as tab:
+        yield tab

@@ -55,7 +55,7 @@ class TestSpelledOut:
             (("ws://*.a.test/*", 1), []),
             (("*", 1), []),
             (("ws://a.test/*", 0), []),
-            (("http://a.test/*", 1), []),
+            (("http://a.test/*", 1), ["a.test:80"]),
             ((re.compile("ws://a.test/.*"), 1), []),
             (((lambda url: True), 1), []),
         ],

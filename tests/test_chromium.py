@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal, Self
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser
 
 from interceptor import Event, Host, Limits, Mode, WebSocketClose, WebSocketError
 from interceptor import WebSocketReceive as Receive
 from interceptor import WebSocketUpgrade as Upgrade
 
-from .pages import Seen, Tab, launched, url_of
+from .pages import Seen, Tab, closes, echo, url_of
+from .pages import chromium as chromium
+from .pages import tab as tab
 from .peer import Recorder
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -23,31 +23,6 @@ pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 EVERYTHING = [("*", Mode.AUTO)]
 MIB = 1024 * 1024
 OPENED = ["open", "", ""]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium: Browser) -> AsyncIterator[Tab]:
-    async with Tab.open(chromium) as tab:
-        yield tab
-
-
-def echo(host: Host) -> None:
-    """Have a host send back whatever it gets."""
-
-    @host.on("WebSocketReceive")
-    def send_back(event: Receive) -> None:
-        host.WebSocketSend(event.id, event.data)
-
-
-def closes(recorder: Recorder) -> list[tuple[int, str, bool, str]]:
-    """How the sockets of a host ended, as the host has it."""
-    return [(e.code, e.reason, e.was_clean, e.initiator) for e in recorder.of(WebSocketClose)]
 
 
 # Messages

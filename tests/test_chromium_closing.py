@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Dialog
+from playwright.async_api import Dialog
 
 from interceptor import Host, Limits, Mode, Session, WebSocketClose, WebSocketError
 from interceptor import WebSocketReceive as Receive
 from interceptor import WebSocketUpgrade as Upgrade
 
-from .pages import Tab, launched, url_of
+from .pages import Tab, closes, echo, url_of
+from .pages import chromium as chromium
+from .pages import tab as tab
 from .peer import Recorder
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -21,31 +21,6 @@ pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 EVERYTHING = [("*", Mode.AUTO)]
 MIB = 1024 * 1024
 OPENED = ["open", "", ""]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium: Browser) -> AsyncIterator[Tab]:
-    async with Tab.open(chromium) as tab:
-        yield tab
-
-
-def echo(host: Host) -> None:
-    """Have a host send back whatever it gets."""
-
-    @host.on("WebSocketReceive")
-    def send_back(event: Receive) -> None:
-        host.WebSocketSend(event.id, event.data)
-
-
-def closes(recorder: Recorder) -> list[tuple[int, str, bool, str]]:
-    """How the sockets of a host ended, as the host has it."""
-    return [(e.code, e.reason, e.was_clean, e.initiator) for e in recorder.of(WebSocketClose)]
 
 
 # The one or the other closes

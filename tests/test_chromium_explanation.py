@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser
 
 from interceptor import Host, Mode
 from interceptor.client import explain
 
 from .answers import CASES
-from .pages import FAILED, Tab, launched, url_of
+from .pages import FAILED, Tab, url_of
+from .pages import chromium as chromium
+from .pages import tab as tab
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium: Browser) -> AsyncIterator[Tab]:
-    async with Tab.open(chromium) as tab:
-        yield tab
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser
 
 from interceptor import Event, Host, Mode, Timeouts, WebSocketClose, WebSocketError
 from interceptor import WebSocketReceive as Receive
 from interceptor import WebSocketUpgrade as Upgrade
 
-from .pages import CLEAN, FAILED, UNEXPECTED, Tab, launched, url_of
+from .pages import CLEAN, FAILED, UNEXPECTED, Tab, url_of
+from .pages import chromium as chromium
+from .pages import tab as tab
 from .peer import Recorder
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 
 EVERYTHING = [("*", Mode.AUTO)]
 MANUAL = [("*", Mode.MANUAL)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium: Browser) -> AsyncIterator[Tab]:
-    async with Tab.open(chromium) as tab:
-        yield tab
 
 
 # Subprotocols

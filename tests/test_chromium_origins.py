@@ -13,7 +13,9 @@ from interceptor import Event, Host, Mode, Security, WebSocketError
 from interceptor import WebSocketUpgrade as Upgrade
 from interceptor.events import TOKEN_PREFIX
 
-from .pages import CLEAN, FAILED, LOCAL_NETWORK, UNEXPECTED, VISIT, Seen, Site, Tab, launched, url_of
+from .browser import launched
+from .pages import CLEAN, FAILED, LOCAL_NETWORK, UNEXPECTED, VISIT, Seen, Site, Tab, url_of
+from .pages import tab as tab
 from .peer import Recorder
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
@@ -25,12 +27,6 @@ EVERYTHING = [("*", Mode.AUTO)]
 async def chromium() -> AsyncIterator[Browser]:
     async with launched(LOCAL_NETWORK) as browser:
         yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium: Browser) -> AsyncIterator[Tab]:
-    async with Tab.open(chromium) as tab:
-        yield tab
 
 
 # Who may come in

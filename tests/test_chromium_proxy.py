@@ -6,7 +6,8 @@ import pytest
 
 from interceptor import Host, Mode, Security, WebSocketUpgrade
 
-from .pages import CLEAN, FAILED, Site, Tab, launched
+from .browser import launched
+from .pages import CLEAN, FAILED, Site, Tab
 from .peer import Recorder
 
 pytestmark = pytest.mark.chromium
@@ -80,7 +81,10 @@ async def test_the_script_decides_as_the_rules_do() -> None:
         page = await browser.new_page()
         found = await page.evaluate(
             "([script, urls]) => { (0, eval)(script); return urls.map(url => FindProxyForURL(url, '')); }",
-            [host.pac(), [*URLS, "wss://both.test/", "http://both.test/", "ws://ANY.test"]],
+            [
+                host.pac(),
+                [*URLS, "wss://both.test/", "http://both.test/", "http://any.test:8080/x", "ws://ANY.test"],
+            ],
         )
         ours = f"PROXY 127.0.0.1:{host.address[1]}"
     for url, decision in zip(URLS, found, strict=False):
@@ -89,4 +93,4 @@ async def test_the_script_decides_as_the_rules_do() -> None:
         hidden = url.endswith("test/") or url.endswith("8080/")
         if matched or not hidden:
             assert decision == (ours if matched else "DIRECT"), url
-    assert found[len(URLS) :] == ["DIRECT"] * 3
+    assert found[len(URLS) :] == ["DIRECT", "DIRECT", ours, "DIRECT"]

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interceptor.config import TOKEN_CHARACTERS, Limits, Security, Settings, Timeouts
+from interceptor.config import CSP, TOKEN_CHARACTERS, Limits, Security, Settings, Timeouts
 from interceptor.exceptions import InterceptorError, InvalidArgument, UnsupportedType
 
 LIMITS = {
     "head": 16 * 1024,
     "fields": 100,
     "message": 16 * 1024 * 1024,
+    "body": 16 * 1024 * 1024,
     "sockets": 10_000,
     "pending": 1_000,
     "read_buffer": 1024 * 1024,
@@ -32,6 +33,7 @@ def test_the_published_defaults() -> None:
         "allow_no_origin": False,
         "token": None,
         "allow_remote": False,
+        "csp": CSP,
     }
 
 

@@ -13,10 +13,10 @@ from interceptor.ways.door import ways_in
 
 from .peer import PATIENCE, Peer, Recorder, request
 from .proxied import begin_tls, page_request, trusting, tunnel
+from .wire import BOTH_LOOPS
 
 ROWS = [("ws://myapp.test/*", 1)]
 ALL = {"direct", "connect", "absolute", "socks5"}
-BOTH_LOOPS = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
 
 
 @BOTH_LOOPS

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from interceptor.events import WebSocketUpgrade, read_cookies
+from interceptor.events import WebSocketUpgrade
 from interceptor.exceptions import InvalidAnswer, UnsupportedType
+from interceptor.heads import read_cookies
 from tests.peer import ACCEPT, KEY, request
 
 ID = "0123456789abcde"

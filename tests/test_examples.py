@@ -18,7 +18,16 @@ from websockets.typing import Subprotocol
 from .peer import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TESTED = {"echo.py", "login.py", "router.py"}
+TESTED = {
+    "asyncio_app.py",
+    "echo.py",
+    "html_renderer.py",
+    "login.py",
+    "pywebview_app.py",
+    "qt_app.py",
+    "router.py",
+    "tk_app.py",
+}
 
 
 @asynccontextmanager

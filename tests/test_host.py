@@ -39,20 +39,9 @@ from interceptor import (
 
 from .peer import PATIENCE, TEXT, Peer, Recorder, close_frame, frame, request, until
 from .programs import ask, make_host, opened
-from .wire import ANYONE, Line
+from .wire import ANYONE, Line, needs_ipv6
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
 class TestNames:

@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "interceptor"
 # Bottom first. A subpackage stands for all that is in it; __init__ is what a program imports.
 LAYERS = (
     ("exceptions", "log"),
-    ("config", "patterns", "urls", "events", "payload", "gui"),
+    ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
-    ("connection", "stream", "dispatch", "threads"),
+    ("connection", "stream", "dispatch"),
     ("inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
@@ -29,7 +29,7 @@ LAYERS = (
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 DOORS = {
     "websockets": ("handshake", "messages", "connection"),
-    "threading": ("dispatch", "threads"),
+    "threading": ("dispatch",),
     "queue": ("dispatch",),
     "structlog": ("log",),
 }
@@ -141,7 +141,7 @@ RIGHT = {
         ),
         ("connection", "import websockets.sync.server", "connection imports websockets.sync.server: of"),
         ("host", "from queue import Queue", "host imports queue.Queue: only dispatch may"),
-        ("demo", "import threading", "demo imports threading: only dispatch, threads may"),
+        ("demo", "import threading", "demo imports threading: only dispatch may"),
         ("ways/pages", "import structlog.stdlib", "ways.pages imports structlog.stdlib: only log may"),
     ],
 )

@@ -22,6 +22,7 @@ from .wire import (
     SWITCHED,
     error_of,
     make_host,
+    needs_ipv6,
     opened,
     served,
     story,
@@ -442,17 +443,7 @@ async def test_connection_that_shows_up_after_the_port_was_closed_is_dropped() -
 # Addresses
 
 
-def has_ipv6() -> bool:
-    """Whether this machine has a loopback address of IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@needs_ipv6
 async def test_ipv6() -> None:
     async with Host([("ws://myapp/*", 1)], root="myapp", listen=("::1", 0)) as host:
         seen = Recorder(host)

@@ -327,7 +327,8 @@ class TestSettings:
                 ("wss", "both"),
             ):
                 assert f'"{scheme}://{host_name}.test/*"' in text
-            assert "http://both.test" not in text
+            assert '"http://both.test/*"' in text
+            assert "http://myapp.test" not in text
             host.intercepted_urls = [("ws://later.test/*", 1)]
             assert "later.test" in host.pac()
             assert "myapp.test" not in host.pac()

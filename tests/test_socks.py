@@ -11,13 +11,12 @@ from interceptor.ways.socks import Refused, read_request
 
 from .peer import PATIENCE, TEXT, Peer, Recorder, frame, request
 from .proxied import begin_tls, echo, page_request, server, trusting
+from .wire import BOTH_LOOPS
 
 ROWS = [("ws://myapp.test/*", 1), ("wss://myapp.test/*", 1)]
 HELLO = b"\x05\x02\x00\x02"
 GREETED = b"\x05\x00"
 SUCCEEDED = b"\x05\x00\x00\x01" + bytes(6)
-
-BOTH_LOOPS = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
 
 
 def ask_for(host: str, port: int, *, command: int = 1) -> bytes:

@@ -1,25 +1,29 @@
-"""LoopThread: an event loop in a thread of its own."""
+"""LoopThread and HomeLoop: an event loop in a thread of its own, and calls from other threads."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from interceptor.dispatch import LoopThread
+from interceptor.dispatch import HomeLoop, LoopThread
 from interceptor.exceptions import InvalidState
 
 from .conftest import FACTORIES, LoopFactory
-from .peer import PATIENCE
+from .peer import PATIENCE, until
 from .threads import no_thread_left, soon
 from .wire import Line
 from .wire import lines as lines
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(params=list(FACTORIES))
@@ -36,7 +40,7 @@ def test_coroutines_run_on_the_thread(factory: LoopFactory) -> None:
         ident = thread.run(where())
         assert ident != threading.get_ident()
         assert thread.submit(where()).result(PATIENCE) == ident
-        assert "reader" in [each.name for each in threading.enumerate()]
+        assert {each.name: each for each in threading.enumerate()}["reader"].daemon
         assert thread.is_running
         assert not thread.is_current
     assert not thread.is_running
@@ -140,9 +144,39 @@ def test_it_does_not_wait_for_itself() -> None:
             thread.run(where())
         with pytest.raises(InvalidState, match="its own end"):
             thread.stop()
+        with pytest.raises(InvalidState, match="its own end"):
+            thread.join()
 
     with LoopThread() as thread:
         thread.run(wait_here(thread))
+
+
+def test_it_ends_soon_from_within_and_is_waited_for() -> None:
+    async def leave(thread: LoopThread) -> None:
+        thread.stop_soon()
+
+    with no_thread_left():
+        thread = LoopThread()
+        assert thread.join(), "nothing to wait for is no error"
+        thread.start()
+        assert not thread.join(0)
+        thread.submit(leave(thread))
+        assert thread.join(PATIENCE)
+        assert not thread.is_running
+
+
+def test_a_thread_that_has_ended_is_not_kept() -> None:
+    async def leave(thread: LoopThread) -> None:
+        thread.stop_soon()
+
+    thread = LoopThread()
+    thread.start()
+    thread.submit(leave(thread))
+    assert thread.join(PATIENCE)
+    kept = weakref.ref(thread)
+    del thread
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_factory_that_fails() -> None:
@@ -203,7 +237,7 @@ thread.run(asyncio.sleep(0))
     begun = time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-X", "dev", "-c", code],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -214,3 +248,47 @@ thread.run(asyncio.sleep(0))
     assert ran.stdout == "cleaned up\n"
     assert "destroyed" not in ran.stderr
     assert "ResourceWarning" not in ran.stderr
+
+
+async def test_home_runs_at_once_on_its_own_thread_and_soon_from_another() -> None:
+    home, seen = HomeLoop(), list[int]()
+    home.run(seen.append, 1)
+    assert seen == [1]
+
+    def from_outside() -> None:
+        for number in (2, 3):
+            home.run(seen.append, number)
+
+    await asyncio.to_thread(from_outside)
+    await until(lambda: seen == [1, 2, 3])
+
+
+def test_home_that_is_gone_says_so() -> None:
+    async def settle() -> HomeLoop:
+        return HomeLoop()
+
+    with LoopThread() as thread:
+        home = thread.run(settle())
+    with pytest.raises(InvalidState, match="ended"):
+        home.run(print)
+
+
+def test_home_is_where_a_loop_runs() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        HomeLoop()
+
+
+def test_a_thread_that_is_held_up_does_not_keep_the_program() -> None:
+    code = """
+import threading
+from interceptor.dispatch import LoopThread
+begun = threading.Event()
+async def block():
+    begun.set()
+    threading.Event().wait()
+thread = LoopThread()
+thread.start()
+thread.submit(block())
+begun.wait()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=PATIENCE, check=True)

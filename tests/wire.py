@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,6 +35,18 @@ UPGRADE = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection:
 RIGHT = f"{UPGRADE}Sec-WebSocket-Accept: {ACCEPT}\r\n"
 SWITCHED = f"{RIGHT}\r\n".encode()
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has a loopback address of IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 Line = MutableMapping[str, Any]
 Told = tuple[object, ...]

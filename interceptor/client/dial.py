@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import socket
 import ssl
 from collections.abc import Callable
 from functools import cache
 from typing import Generic, TypeVar, cast
-from urllib.parse import unquote
 
-from ada_url import URL
-
-from ..exceptions import ConnectFailure, InvalidArgument
+from ..exceptions import ConnectFailure
 from ..handshake.client import Response, ResponseReader, write_connect
+from ..upstream import Upstream
 from .address import BAD_PORTS, Address
 
-__all__ = ["Exchange", "Proxy", "dial"]
+__all__ = ["Exchange", "dial"]
 
 T = TypeVar("T")
-
-PROXY_PORT = 80
-
-
-class Proxy:
-    """An HTTP proxy that makes tunnels (CONNECT).
-
-    Args:
-        url: `http://[user:password@]host[:port]`.
-
-    Raises:
-        InvalidArgument: the URL is no such.
-    """
-
-    def __init__(self, url: str) -> None:
-        try:
-            record = URL(url)
-        except ValueError:
-            raise InvalidArgument("the proxy is no URL; write http://host:port") from None
-        if record.protocol != "http:":
-            raise InvalidArgument(f"the proxy's scheme is {record.protocol!r}; only http: can be used")
-        self.hostname = str(record.hostname).strip("[]")
-        self.port = int(record.port or PROXY_PORT)
-        self.authorization: str | None = None
-        if record.username or record.password:
-            secret = f"{unquote(record.username)}:{unquote(record.password)}".encode()
-            self.authorization = "Basic " + base64.b64encode(secret).decode("ascii")
 
 
 class Exchange(asyncio.Protocol, Generic[T]):
@@ -120,7 +90,7 @@ class Exchange(asyncio.Protocol, Generic[T]):
 
 
 async def dial(
-    exchange: Exchange[T], address: Address, *, context: ssl.SSLContext | None, proxy: Proxy | None
+    exchange: Exchange[T], address: Address, *, context: ssl.SSLContext | None, proxy: Upstream | None
 ) -> T:
     """Connect, make the exchange, and return its result (RFC 6455 section 4.1, steps 2 to 5).
 
@@ -147,7 +117,7 @@ async def dial(
 
 
 async def _connect(
-    exchange: Exchange[T], address: Address, context: ssl.SSLContext | None, proxy: Proxy | None
+    exchange: Exchange[T], address: Address, context: ssl.SSLContext | None, proxy: Upstream | None
 ) -> None:
     loop = asyncio.get_running_loop()
     tls = (context or _default_context()) if address.secure else None
@@ -176,15 +146,15 @@ def _resolvable(host: str) -> str:
     return "localhost" if host.rstrip(".").endswith(".localhost") else host
 
 
-async def _tunnel(proxy: Proxy, address: Address) -> socket.socket:
+async def _tunnel(proxy: Upstream, address: Address) -> socket.socket:
     """Have a proxy make a tunnel; return its socket.
 
     Not with a transport: what is read of one before TLS begins would be lost to TLS.
     """
     try:
-        sock = await _connect_socket(proxy.hostname, proxy.port)
+        sock = await _connect_socket(proxy.host.strip("[]"), proxy.port)
     except (OSError, UnicodeError) as exc:
-        raise ConnectFailure("proxy", f"cannot reach the proxy {proxy.hostname}:{proxy.port}: {exc}") from exc
+        raise ConnectFailure("proxy", f"cannot reach the proxy {proxy}: {exc}") from exc
     try:
         await _ask_proxy(sock, proxy, address)
     except BaseException:
@@ -193,10 +163,10 @@ async def _tunnel(proxy: Proxy, address: Address) -> socket.socket:
     return sock
 
 
-async def _ask_proxy(sock: socket.socket, proxy: Proxy, address: Address) -> None:
+async def _ask_proxy(sock: socket.socket, proxy: Upstream, address: Address) -> None:
     loop = asyncio.get_running_loop()
     host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
-    await loop.sock_sendall(sock, write_connect(f"{host}:{address.port}", proxy.authorization))
+    await loop.sock_sendall(sock, write_connect(f"{host}:{address.port}", proxy.credentials))
     reader = ResponseReader()
     while not (answer := reader.feed(data := await loop.sock_recv(sock, 4096))):
         if not data:

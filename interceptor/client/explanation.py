@@ -12,8 +12,9 @@ from ..config import Limits, Timeouts
 from ..connection import Connection, End
 from ..exceptions import ConnectFailure
 from ..handshake.client import Opening, Response, check_response, write_request
+from ..upstream import read_upstream
 from .address import Address, Headers, opening, parse_address
-from .dial import Exchange, Proxy, dial
+from .dial import Exchange, dial
 from .verdicts import RULES, Verdict, verdicts
 
 __all__ = ["Explanation", "explain"]
@@ -123,7 +124,7 @@ async def explain(
     """
     address = parse_address(url)
     trial = Trial(opening(address, protocols, origin, headers))
-    via = None if proxy is None else Proxy(proxy)
+    via = None if proxy is None else read_upstream(proxy, "proxy")
     try:
         async with asyncio.timeout(timeout):
             await dial(trial.exchange, address, context=ssl, proxy=via)

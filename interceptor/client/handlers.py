@@ -10,13 +10,14 @@ import asyncio
 import inspect
 import itertools
 import json
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, TypedDict, Unpack, cast
 
 from .. import log
-from ..dispatch import Callback, is_async
+from ..dispatch import Callback, HomeLoop, LoopThread, is_async
 from ..exceptions import (
     DOMException,
     InvalidArgument,
@@ -26,7 +27,6 @@ from ..exceptions import (
     UnsupportedType,
 )
 from ..payload import check_close
-from ..threads import HomeLoop, LoopThread
 from .address import Headers, parse_address, parse_protocols
 from .inbox import Later
 from .target import CloseEvent, Event, MessageEvent
@@ -164,14 +164,15 @@ class WebSocketClient:
         client = cls(href, handler, None)
         thread = client._thread = LoopThread(f"interceptor client {client.id}")
 
-        def start() -> None:
+        async def start() -> None:
             client._run = HomeLoop().run
             client._start(options)
 
+        thread.start()
         try:
-            thread.call(start)
+            thread.run(start())
         except BaseException:
-            thread.call(thread.stop)
+            thread.stop()
             raise
         return client
 
@@ -236,7 +237,7 @@ class WebSocketClient:
         """
         if self._thread is None:
             raise InvalidState("this client has no thread of its own; use `await client.terminated`")
-        return self._thread.join(timeout)
+        return self._thread.join(math.inf if timeout is None else timeout)
 
     @property
     def terminated(self) -> Awaitable[None]:
@@ -301,7 +302,7 @@ class WebSocketClient:
             await self._call("onTerminate", end)
         self._done.set()
         if self._thread is not None:
-            self._thread.stop()
+            self._thread.stop_soon()
 
     async def _fail(self, code: int, message: str) -> None:
         log.get_logger(id=self.id).debug("client error", code=code, message=message)

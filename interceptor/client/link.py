@@ -20,8 +20,9 @@ from ..connection import Connection, End
 from ..exceptions import ConnectFailure
 from ..handshake import Accepted
 from ..handshake.client import Opening, Response, check_response, write_request
+from ..upstream import Upstream
 from .address import Address
-from .dial import Exchange, Proxy, dial
+from .dial import Exchange, dial
 
 __all__ = ["Diagnosis", "Link", "Options", "Watcher"]
 
@@ -42,7 +43,7 @@ class Options:
     """
 
     context: ssl.SSLContext | None
-    proxy: Proxy | None
+    proxy: Upstream | None
     open_timeout: float | None
     limits: Limits
     timeouts: Timeouts

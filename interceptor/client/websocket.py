@@ -18,11 +18,11 @@ from ..config import Limits, Timeouts
 from ..connection import End
 from ..exceptions import DOMException, InvalidState, SocketClosed, UnsupportedType
 from ..handshake import Accepted
+from ..upstream import read_upstream
 from ..urls import repair
 from .address import Headers, opening, parse_address
 from .blob import Blob
 from .buffered import Buffered
-from .dial import Proxy
 from .inbox import Inbox, Later
 from .link import Diagnosis, Link, Options
 from .target import CloseEvent, Event, EventTarget, Handler, MessageEvent
@@ -91,7 +91,7 @@ class WebSocket(EventTarget):
         asked = opening(self._address, protocols, origin, headers, compression)  # Steps 8 and 9.
         options = Options(
             ssl,
-            None if proxy is None else Proxy(proxy),
+            None if proxy is None else read_upstream(proxy, "proxy"),
             open_timeout,
             Limits(message=sys.maxsize if max_size is None else max_size, write_buffer=max_buffered),
             Timeouts(close=close_timeout, ping=ping_interval, pong=ping_interval),

@@ -13,13 +13,14 @@ from .dispatcher import Dispatcher
 from .dq import EVENT_COST
 from .handlers import Callback, Handler, check_handler, is_async
 from .lane import Lane
-from .thread import LoopFactory, LoopThread
+from .thread import HomeLoop, LoopFactory, LoopThread
 
 __all__ = [
     "EVENT_COST",
     "Callback",
     "Dispatcher",
     "Handler",
+    "HomeLoop",
     "Lane",
     "LoopFactory",
     "LoopThread",

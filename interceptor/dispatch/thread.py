@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for programs that have none."""
+"""An event loop in a thread of its own, for programs that have none; and calls to a loop from any thread."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from typing import Self, TypeVar
 from .. import log
 from ..exceptions import InvalidState
 
-__all__ = ["PATIENCE_SLICE", "LoopFactory", "LoopThread"]
+__all__ = ["PATIENCE_SLICE", "HomeLoop", "LoopFactory", "LoopThread"]
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 GRACE = 1.0
 """Seconds in which what is left on the loop may clean up, and in which its worker threads may end."""
+
+LEAVE = 3 * GRACE
+"""Seconds that a thread is waited for at the end of the program; longer it is held up, and left behind."""
 
 PATIENCE_SLICE = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 """Longest single wait of the main thread: on Windows Ctrl-C does not get through to one that waits."""
@@ -35,7 +38,8 @@ class LoopThread:
         with LoopThread("reader") as thread:
             page = thread.run(fetch("http://..."))
 
-    The thread never keeps a program from ending: one that is still there then is stopped.
+    The thread never keeps a program from ending: one that is still there then is stopped, or left behind
+    where a function on it does not return.
 
     Args:
         name: of the thread.
@@ -73,7 +77,7 @@ class LoopThread:
         self._thread.start()
         wait(started)
         self._loop = started.result()
-        atexit.register(self.stop)
+        atexit.register(self.stop, LEAVE)
 
     def submit(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
         """Run a coroutine on the loop and return its future at once; from any thread.
@@ -125,9 +129,7 @@ class LoopThread:
         if self.is_current:
             raise InvalidState(f"stop() would wait here, on the thread {self._name!r}, for its own end")
         self.stop_soon()
-        atexit.unregister(self.stop)
-        join(self._thread, timeout)
-        return not self._thread.is_alive()
+        return self.join(timeout)
 
     def stop_soon(self) -> None:
         """Begin to end the loop and the thread as `stop` does, and return at once; from any thread."""
@@ -135,6 +137,25 @@ class LoopThread:
         if self._loop is not None:
             with suppress(RuntimeError):  # It has ended.
                 self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def join(self, timeout: float = math.inf) -> bool:
+        """Wait until the thread has ended, which it does after `stop_soon`.
+
+        Args:
+            timeout: seconds to wait.
+
+        Returns:
+            Whether the thread has ended, or was never started.
+
+        Raises:
+            InvalidState: called on the thread itself, which would wait for itself.
+        """
+        if self._thread is None:
+            return True
+        if self.is_current:
+            raise InvalidState(f"join() would wait here, on the thread {self._name!r}, for its own end")
+        join(self._thread, timeout)
+        return not self._thread.is_alive()
 
     def __enter__(self) -> Self:
         self.start()
@@ -161,6 +182,7 @@ class LoopThread:
         finally:
             loop.close()
             _close(executor)
+            atexit.unregister(self.stop)
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping:
@@ -173,6 +195,32 @@ class LoopThread:
                     thread=self._name,
                     exc_info=exc,
                 )
+
+
+class HomeLoop:
+    """The loop that runs where this is made, and its thread.
+
+    Raises:
+        RuntimeError: no loop runs there.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def run(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function on the loop's thread: now if this is that thread, else soon and in order.
+
+        Raises:
+            InvalidState: the loop is gone.
+        """
+        if threading.get_ident() == self._thread:
+            function(*args)
+            return
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as exc:
+            raise InvalidState("the event loop of this object has ended") from exc
 
 
 def _close(executor: ThreadPoolExecutor) -> None:

@@ -96,9 +96,9 @@ class Here:
 
 
 def spelled_out(table: InterceptedURLs) -> tuple[str, ...]:
-    """Return the `host:port` that rows for WebSockets spell out, sorted."""
+    """Return the `host:port` that rows spell out, sorted."""
     found: set[str] = set()
-    for scheme, port in (("ws", 80), ("wss", 443)):
+    for scheme, port in (("ws", 80), ("wss", 443), ("http", 80), ("https", 443)):
         ours = (text for text, mode in table.texts(scheme) if text is not None and mode is not Mode.PASS)
         names = {text.split("/")[2] for text in ours if text.count("/") >= 3}
         found |= {name if PORT.search(name) else f"{name}:{port}" for name in names if "*" not in name}

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
-import re
 import secrets
 import socket
 import ssl
 from collections.abc import Callable
 from typing import NamedTuple, cast
-from urllib.parse import unquote
 
 import h11
 
 from .. import log
 from ..config import Timeouts, Tls
 from ..exceptions import HandshakeFailure, InvalidArgument
+from ..upstream import Upstream
 from .gate import HTTP_1, start_tls
 from .guard import Guard
 
-__all__ = ["Dialer", "Target", "Upstream", "read_upstream"]
+__all__ = ["Dialer", "Target"]
 
-UPSTREAM = re.compile(
-    r"http://(?:([^:@/]*)(?::([^@/]*))?@)?(\[[0-9A-Fa-f:.]+\]|[^\[\]\s:/?#@]+):([0-9]{1,5})/?"
-)
 LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -56,36 +51,6 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host[:100]}:{self.port}"
-
-
-class Upstream(NamedTuple):
-    """Another proxy (CONNECT).
-
-    Attributes:
-        target: where it is.
-        credentials: value of Proxy-Authorization, None where it asks for none.
-    """
-
-    target: Target
-    credentials: str | None
-
-
-def read_upstream(url: str) -> Upstream:
-    """Read `http://[user:password@]host:port`.
-
-    Raises:
-        InvalidArgument: it is not written so.
-    """
-    match = UPSTREAM.fullmatch(url) if isinstance(url, str) else None
-    if match is None or not 0 < int(match[4]) < 65536:
-        # The value may hold a password, so the message does not repeat it.
-        raise InvalidArgument("upstream_proxy is not http://host:port, or http://user:password@host:port")
-    user, password, host, port = match.groups()
-    credentials = None
-    if user is not None:
-        pair = f"{unquote(user)}:{unquote(password or '')}".encode()
-        credentials = f"Basic {base64.b64encode(pair).decode()}"
-    return Upstream(Target(host, int(port)), credentials)
 
 
 class Dialer:
@@ -198,7 +163,7 @@ class Dialer:
         self, upstream: Upstream, target: Target, protocol: asyncio.Protocol
     ) -> asyncio.Transport:
         reply = Reply(target, upstream, self._via)
-        transport = await self._connect(upstream.target, lambda: reply)
+        transport = await self._connect(Target(upstream.host, upstream.port), lambda: reply)
         try:
             early = await reply.received
         except BaseException:
@@ -273,7 +238,7 @@ class Reply(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         if not self.received.done():
-            failure = HandshakeFailure(502, f"the upstream proxy {self._upstream.target} {why}")
+            failure = HandshakeFailure(502, f"the upstream proxy {self._upstream} {why}")
             self.received.set_exception(failure)
 
 

@@ -13,16 +13,17 @@ from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import Request
 from ..patterns import URL
-from ..session import Session, Wire
 from .guard import Guard
-from .listener import Holder, Look, Tunnel
+from .listener import Holder, Look, Receiver, Tunnel
 from .pages import Pages
-from .reception import Asked, Home, Reception, make_url, one_host, split_url
+from .reception import Asked, Home, Reception, is_upgrade, make_url, one_host, split_url
+from .web import Web
 
 __all__ = ["SPELLED_OUT", "Direct", "SecureDirect", "with_target"]
 
 SPELLED_OUT = "/.interceptor/"
 WEBSOCKET_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+PAGE_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 class Direct:
@@ -32,36 +33,39 @@ class Direct:
         home: the host.
         guard: judges who may come in.
         reception: makes sessions.
+        web: answers requests for pages.
         pages: what the host serves of its own.
     """
 
-    def __init__(self, home: Home, guard: Guard, reception: Reception, pages: Pages) -> None:
+    def __init__(self, home: Home, guard: Guard, reception: Reception, web: Web, pages: Pages) -> None:
         self._home = home
         self._guard = guard
         self._reception = reception
+        self._web = web
         self._pages = pages
 
-    def receive(self, request: Request, wire: Wire, scheme: str = "ws") -> Session | None:
-        """Take a request: make a session of it if a rule matches, or answer it with a page of the host's.
+    def receive(self, request: Request, wire: Tunnel, then: Receiver, scheme: str = "ws") -> Holder | None:
+        """Take a request: make a session of it if a rule matches, or answer it with a page.
 
         Args:
             request: its target is a path, or a URL at the host's own address.
             wire: the client's side.
+            then: receives what comes on the same connection after it.
             scheme: `wss` if it came in TLS.
 
         Returns:
-            The session, which may be over already; None where a page was the answer.
+            What holds the wire, and may be over already; None where a page of the host's own was the answer.
 
         Raises:
             HandshakeFailure: the request is refused, and no rule had matched.
         """
-        target, token = self._guard.take_token(request.target)
-        page = self._pages.find(target)
-        if page is not None:
+        if page := self._pages.find(request.target):
             self._check_host(make_url(scheme, one_host(request), "/"))
-            wire.finish(page(request, token or self._guard.holds_token(request)))
+            wire.finish(page(request))
             return None
         asked = self._read(request, scheme)
+        if _is_page(asked) and self._web.take(_with_page_url(asked), wire, then):
+            return None
         rule = self._reception.rule_for(asked.url)
         if rule is None:
             log.get_logger(url=asked.url).warning("refused: no rule intercepts this URL", status=404)
@@ -99,7 +103,7 @@ class Direct:
             self._check_host(make_url(scheme, host, "/"))
             return Asked(request, self._rooted(url), token, needs_token=True)
         url = make_url(scheme, host, target) if target.startswith("/") else _absolute(target)
-        return Asked(request, self._check_host(url), token or self._guard.holds_token(request))
+        return Asked(request, self._check_host(url), token)
 
     def _check_host(self, url: URL) -> URL:
         """Return the URL as rules know it; refuse a name that leads here by mistake.
@@ -153,7 +157,7 @@ class SecureDirect:
             raise HandshakeFailure(421, "the Host field names another host than TLS did (SNI)")
         if request.method == "CONNECT":
             raise HandshakeFailure(501, "tunnels are asked for without TLS, at http:// of this address")
-        return self._direct.receive(request, wire, "wss")
+        return self._direct.receive(request, wire, self, "wss")
 
 
 def with_target(request: Request, target: str) -> Request:
@@ -163,6 +167,17 @@ def with_target(request: Request, target: str) -> Request:
     first, _, rest = request.head.partition(b"\r\n")
     line = b" ".join((first.split(b" ")[0], target.encode("ascii"), first.split(b" ")[2]))
     return dataclasses.replace(request, head=line + b"\r\n" + rest, target=target)
+
+
+def _is_page(asked: Asked) -> bool:
+    """Whether a page is asked for, and not a WebSocket, rightly or wrongly."""
+    request = asked.request
+    return not (asked.needs_token or is_upgrade(request) or request.values("sec-websocket-key"))
+
+
+def _with_page_url(asked: Asked) -> Asked:
+    scheme, _, rest = asked.url.partition("://")
+    return dataclasses.replace(asked, url=URL(f"{PAGE_SCHEMES[scheme]}://{rest}"))
 
 
 def _spelled_out(text: str) -> URL:

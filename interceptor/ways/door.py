@@ -76,7 +76,7 @@ class Door:
             self._check("absolute", "a request for a whole URL")
             return self._proxy.receive(request, wire, self)
         self._check("direct", "a request to this address")
-        return self._direct.receive(request, wire)
+        return self._direct.receive(request, wire, self)
 
     def _tls(self) -> TlsInside:
         direct = self._direct

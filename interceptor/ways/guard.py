@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from urllib.parse import unquote
 
 from ..config import Security
-from ..events import TOKEN_PREFIX, read_cookies
+from ..events import TOKEN_PREFIX
 from ..exceptions import HandshakeFailure
 from ..handshake import Request
+from ..heads import read_cookies
 from ..patterns import URL
 
 __all__ = ["TOKEN_COOKIE", "TOKEN_PARAMETER", "Guard"]
@@ -22,6 +23,9 @@ __all__ = ["TOKEN_COOKIE", "TOKEN_PARAMETER", "Guard"]
 TOKEN_PARAMETER = "token"
 TOKEN_COOKIE = "interceptor_token"
 ORIGIN_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+FOREIGN = ("cross-site", "same-site")
+"""What a browser says (Sec-Fetch-Site) where a page of another origin asks, such as one of another port."""
 
 
 class Guard:
@@ -92,8 +96,26 @@ class Guard:
         offered = ",".join(request.values("sec-websocket-protocol")).split(",")
         names = [name.strip() for name in offered]
         candidates = [name.removeprefix(TOKEN_PREFIX) for name in names if name.startswith(TOKEN_PREFIX)]
-        candidates.append(read_cookies(";".join(request.values("cookie"))).get(TOKEN_COOKIE, ""))
+        cookies = read_cookies(";".join(request.values("cookie")))
+        candidates += (cookies.get(name, "") for name in (TOKEN_COOKIE, self.cookie_name))
         return any(self._is_token(value) for value in candidates)
+
+    def is_trusted(self, request: Request) -> bool:
+        """Whether the token is in a request's URL, or in the cookie of one of the host's own pages."""
+        if self.take_token(request.target)[1]:
+            return True
+        # Pages of other ports are the same site, so that browsers send them the cookie too.
+        return request.value("sec-fetch-site") not in FOREIGN and self.holds_token(request)
+
+    @property
+    def cookie(self) -> str:
+        """What gives a page of the host the token; only for what is below `/.interceptor/`."""
+        return f"{self.cookie_name}={self.token}; Path=/.interceptor/; HttpOnly; SameSite=Strict"
+
+    @property
+    def cookie_name(self) -> str:
+        """The cookie by which a page of the host has the token; cookies know no ports, so its name does."""
+        return f"{TOKEN_COOKIE}_{self._port}"
 
     def check(self, request: Request, url: URL, *, named: bool, token: bool) -> None:
         """Check Origin, or the token where there is none.
@@ -122,6 +144,40 @@ class Guard:
                 f"pages of origin {origin[:200]!r} may not connect; if they should, set "
                 f"Security(origins=[{origin[:200]!r}])",
             )
+
+    def check_page(self, request: Request, url: URL, *, named: bool, token: bool) -> None:
+        """Check who asks for a page: Origin, or where there is none what the browser says of the asking page.
+
+        A page of another site can have any URL fetched, and forms sent to it. What it cannot do is read the
+        answer, forge Origin (which browsers send with every POST), or forge Sec-Fetch-Site.
+
+        Args:
+            request: what asks.
+            url: what it asks for.
+            named: whether the host of the URL is one that only the program's own pages can have.
+            token: whether the URL has the token in it.
+
+        Raises:
+            HandshakeFailure: 403, with the way to allow it.
+        """
+        origin, site = request.value("origin"), request.value("sec-fetch-site")
+        if token or "*" in self._security.origins:
+            return
+        if origin is not None:
+            self.check(request, url, named=named, token=False)
+        elif site in FOREIGN:
+            raise HandshakeFailure(
+                403, "a page of another origin may not ask for this; open host.http_url(path, token=True)"
+            )
+        elif not (self._security.allow_no_origin or (named and self._is_harmless(request, site))):
+            raise HandshakeFailure(
+                403,
+                "a program (no Origin) needs the token for this: use host.http_url(path, token=True), or set "
+                "Security(allow_no_origin=True)",
+            )
+
+    def _is_harmless(self, request: Request, site: str | None) -> bool:
+        return site == "same-origin" or request.method in ("GET", "HEAD")
 
     def _allows(self, origin: str, url: URL, trusted: bool) -> bool:
         listed = self._security.origins

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from .. import log
-from ..config import Limits, Timeouts
+from ..config import Limits, Security, Timeouts
 from ..connection import Linger
-from ..exceptions import HandshakeFailure
+from ..exceptions import HandshakeFailure, InvalidArgument
 from ..handshake import HeadReader, Request, read_request, refusal
 from ..session import Wire
 from .gate import start_tls, tell_successor
 
-__all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel"]
+__all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel", "check_listen"]
 
 
 TICK = 0.001
@@ -131,6 +131,11 @@ class Listener:
             lambda: Incoming(self, self.receiver), host, port, backlog=1024
         )
         return [listening.getsockname()[:2] for listening in self._server.sockets]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no new request is waited for."""
+        return self._closed
 
     async def close(self) -> None:
         """Listen no longer; of the connections stay those that have made their request."""
@@ -281,6 +286,9 @@ class Incoming(asyncio.Protocol):
         transport = self._transport
         following = Incoming(self._listener, receiver, transport, kept)
         transport.set_protocol(following)
+        if self._listener.is_closed and not data:
+            following.give_up()
+            return
         if not transport.is_closing():
             transport.resume_reading()
         if data:
@@ -375,3 +383,31 @@ class Incoming(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:
+    """Check an address and a port to listen on.
+
+    Raises:
+        InvalidArgument: they are no such, or other machines could reach them.
+    """
+    try:
+        host, port = listen
+    except (TypeError, ValueError):
+        raise InvalidArgument(
+            f"listen is {listen!r}; it is (address, port), such as ('127.0.0.1', 0)"
+        ) from None
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidArgument(f"listen has port {port!r}; a port is 0 to 65535, 0 lets the system choose")
+    if host == "localhost":
+        host = "127.0.0.1"  # Two families would mean two ports.
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise InvalidArgument(f"listen has address {host!r}; it is an IP address, or localhost") from None
+    if not loopback and not security.allow_remote:
+        raise InvalidArgument(
+            f"listen names {host}, which other machines can reach; "
+            "use 127.0.0.1, or set Security(allow_remote=True) if that is meant"
+        )
+    return host, port

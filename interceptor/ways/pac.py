@@ -5,28 +5,18 @@ from __future__ import annotations
 import json
 
 from ..patterns import InterceptedURLs, Mode
+from .shim import function
 
 __all__ = ["pac_text"]
 
-SCHEMES = ("ws", "wss")
+SCHEMES = ("ws", "wss", "http", "https")
 
 SCRIPT = """\
-// Sockets whose URL a rule matches go to the program; everything else goes its own way.
+// What a rule matches goes to the program; everything else goes its own way.
 // The rules of each scheme are tried in order, [pattern, ours]; * stands for any run of characters.
 var RULES = %s;
 
-function matches(pattern, text) {
-  var parts = pattern.split("*"), first = parts.shift(), last = parts.pop();
-  if (last === undefined) return text === first;
-  var at = first.length, end = text.length - last.length;
-  if (at > end || text.substring(0, at) !== first || text.substring(end) !== last) return false;
-  for (var i = 0; i < parts.length; i++) {
-    var found = text.indexOf(parts[i], at);
-    if (found < 0 || found + parts[i].length > end) return false;
-    at = found + parts[i].length;
-  }
-  return true;
-}
+%s
 
 function FindProxyForURL(url, host) {
   var scheme = url.substring(0, url.indexOf(":")).toLowerCase(), rules = RULES[scheme] || [];
@@ -45,18 +35,22 @@ function FindProxyForURL(url, host) {
 """
 
 
-def pac_text(table: InterceptedURLs, proxy: str) -> str:
+def pac_text(table: InterceptedURLs, proxy: str, *, pages: bool = False) -> str:
     """Write the script.
 
     Args:
         table: the rules of the moment.
         proxy: `host:port`.
+        pages: whether pages at the root come here besides what the rules match.
     """
-    return SCRIPT % (json.dumps({scheme: _rules(table, scheme) for scheme in SCHEMES}, indent=2), proxy)
+    rules = {scheme: _rules(table, scheme) for scheme in SCHEMES}
+    if pages:
+        rules["http"].append((f"http://{table.root}/*", True))
+    return SCRIPT % (json.dumps(rules, indent=2), function("matches"), proxy)
 
 
 def _rules(table: InterceptedURLs, scheme: str) -> list[tuple[str, bool]]:
-    return [
-        (f"{scheme}://*" if text is None else text, mode is not Mode.PASS)
-        for text, mode in table.texts(scheme)
-    ]
+    """Return rows; of what is no string all sockets could be meant, but hardly all pages of the world."""
+    anything = f"{scheme}://*" if scheme in ("ws", "wss") else None
+    found = ((anything if text is None else text, mode) for text, mode in table.texts(scheme))
+    return [(text, mode is not Mode.PASS) for text, mode in found if text is not None]

@@ -6,39 +6,49 @@ from collections.abc import Callable
 
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, final_answer
+from .guard import Guard
 
-__all__ = ["PAC_PATH", "Page", "Pages"]
+__all__ = ["PAC_PATH", "SHIM_PATH", "Page", "Pages"]
 
 PAC_PATH = "/.interceptor/proxy.pac"
-PAC_TYPE = "application/x-ns-proxy-autoconfig"
+SHIM_PATH = "/.interceptor/shim.js"
+MIME = {PAC_PATH: "application/x-ns-proxy-autoconfig", SHIM_PATH: "text/javascript; charset=utf-8"}
+FIELDS = (("Cache-Control", "no-store"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
-Page = Callable[[Request, bool], bytes]
-"""Answers a request; told whether it has the token."""
+Page = Callable[[Request], bytes]
+"""Answers a request."""
 
 
 class Pages:
     """The host's pages.
 
     Args:
+        guard: knows the token.
+        shim: writes the script for the pages that the host serves.
         pac: writes the proxy auto-configuration of the moment; None where the host is no proxy.
     """
 
-    def __init__(self, pac: Callable[[], str] | None) -> None:
-        self._pages: dict[str, Page] = {}
+    def __init__(self, guard: Guard, shim: Callable[[], str], pac: Callable[[], str] | None) -> None:
+        self._guard = guard
+        self._writers = {SHIM_PATH: shim}
         if pac is not None:
-            self._pages[PAC_PATH] = lambda *asked: _serve(PAC_TYPE, pac, *asked)
+            self._writers[PAC_PATH] = pac
 
     def find(self, target: str) -> Page | None:
         """Return the page at a path, if there is one."""
-        return self._pages.get(target.partition("?")[0])
+        path = target.partition("?")[0]
+        write = self._writers.get(path)
+        return None if write is None else lambda request: self._serve(request, MIME[path], write)
 
-
-def _serve(mime: str, write: Callable[[], str], request: Request, token: bool) -> bytes:
-    if request.method not in ("GET", "HEAD"):
-        raise HandshakeFailure(405, "this page is read with GET", (("Allow", "GET, HEAD"),))
-    if not token:
-        # It has the names of the rules in it, and any page of any site can have a script loaded from here.
-        raise HandshakeFailure(403, "this page needs the token in its URL; take host.pac_url as it is")
-    body = write().encode()
-    answer = final_answer(200, mime, body, (("Cache-Control", "no-store"),))
-    return answer.removesuffix(body) if request.method == "HEAD" else answer
+    def _serve(self, request: Request, mime: str, write: Callable[[], str]) -> bytes:
+        if request.method not in ("GET", "HEAD"):
+            raise HandshakeFailure(405, "this page is read with GET", (("Allow", "GET, HEAD"),))
+        if not self._guard.is_trusted(request):
+            # It has the names of the rules in it, and any page of any site can have a script run from here.
+            raise HandshakeFailure(
+                403,
+                "this page needs the token in its URL, as in host.pac_url, or the cookie of a page from here",
+            )
+        body = write().encode()
+        answer = final_answer(200, mime, body, FIELDS)
+        return answer.removesuffix(body) if request.method == "HEAD" else answer

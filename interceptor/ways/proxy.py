@@ -22,8 +22,9 @@ from .direct import with_target
 from .forward import Exchange, Server
 from .guard import Guard
 from .listener import Holder, Look, Receiver, Tunnel
-from .reception import Asked, Home, Reception, make_url, one_host, split_url
+from .reception import Asked, Home, Reception, is_upgrade, make_url, one_host, split_url
 from .tls import Ends, TlsInside
+from .web import Web
 
 __all__ = ["ESTABLISHED", "TLS", "Proxy"]
 
@@ -43,6 +44,7 @@ class Proxy:
         home: the host.
         guard: knows the token.
         reception: makes sessions.
+        web: answers requests for pages.
         dialer: reaches real servers.
         ends: ends TLS.
         track: counts a transport in, so that the host ends it when it stops; returns what counts it out.
@@ -53,6 +55,7 @@ class Proxy:
         home: Home,
         guard: Guard,
         reception: Reception,
+        web: Web,
         dialer: Dialer,
         ends: Ends,
         track: Callable[[asyncio.Transport], Callable[[], None]],
@@ -60,6 +63,7 @@ class Proxy:
         self._home = home
         self._guard = guard
         self._reception = reception
+        self._web = web
         self._dialer = dialer
         self._ends = ends
         self._track = track
@@ -122,15 +126,19 @@ class Proxy:
         """Whether a rule could match a WebSocket in TLS to a server."""
         return self._home.table.could_match(f"{target.host}:{target.port}", "wss")
 
+    def could_be_page(self, target: Target) -> bool:
+        """Whether a rule that is a string could match a page in TLS; others would open all of them."""
+        return self._home.table.could_match(f"{target.host}:{target.port}", "https", by_text=True)
+
     def end_tls(self, target: Target, *, told_apart: bool) -> TlsInside:
         """Return what ends the TLS of a tunnel."""
-        own = target.server_name
+        own, pages = target.server_name, self.could_be_page(target)
         return TlsInside(
             self._ends,
             self.spawn,
             accepts=lambda name: name in (None, own),  # No name is given for an address (RFC 6066 section 3).
             inside=lambda name: (own, Inside(self, target._replace(tls=True))),
-            otherwise=(lambda wire: self.dial(target, wire)) if told_apart else None,
+            otherwise=(lambda wire: self.dial(target, wire)) if told_apart and not pages else None,
         )
 
     # Requests.
@@ -175,6 +183,10 @@ class Proxy:
                 return self._reception.begin(asked, rule, wire)
             if then is None:
                 return self.dial(target, wire, first=with_target(request, path).head)
+        elif path != "*":
+            asked = self._ask(request, path, target, "http")
+            if self._web.take(asked, wire, then or Inside(self, target)):
+                return None
         if then is not None and (request.version == (1, 1) or request.values("host")):
             # Ours are known by the URL alone (RFC 9112 section 3.2.2); what goes on has to be of one mind.
             _check_host(request, target, "the URL that is asked for")
@@ -182,12 +194,12 @@ class Proxy:
         Exchange(self, wire, target, with_target(request, path), then or Inside(self, target))
         return None
 
-    def _ask(self, request: Request, path: str, target: Target) -> Asked:
-        """Read what a request for a WebSocket asks for."""
+    def _ask(self, request: Request, path: str, target: Target, scheme: str = "ws") -> Asked:
+        """Read what a request asks for."""
         whole, token = self._guard.take_token(request.target)
-        url = make_url("wss" if target.tls else "ws", f"{target.host}:{target.port}", path)
+        url = make_url(f"{scheme}s" if target.tls else scheme, f"{target.host}:{target.port}", path)
         asked = with_target(request, whole) if token else request
-        return Asked(asked, url, token or self._guard.holds_token(request), proxied=True)
+        return Asked(asked, url, token, proxied=True)
 
     # Real servers.
 
@@ -281,12 +293,15 @@ class Inside:
         """Look at the first bytes; what is neither HTTP nor TLS for a rule goes on blindly."""
         if self._tls is not None:
             return self._tls.look(data, wire)
-        if data[0] == TLS and not self.target.tls and self._proxy.could_be_socket(self.target):
+        if data[0] == TLS and not self.target.tls and self._ends_tls():
             self._tls = self._proxy.end_tls(self.target, told_apart=self._told_apart)
             return self._tls.look(data, wire)
         if data[:1].isalpha():
             return Look.HEAD
         return self._proxy.dial(self.target, wire)
+
+    def _ends_tls(self) -> bool:
+        return self._proxy.could_be_socket(self.target) or self._proxy.could_be_page(self.target)
 
     def receive(self, request: Request, wire: Tunnel) -> Holder | None:
         """Take a request of the tunnel: ours, or the real server's.
@@ -365,12 +380,6 @@ class Dial:
         if not self._gone:
             self._gone = True
             self._wire.finish(self._refuse(failure))
-
-
-def is_upgrade(request: Request) -> bool:
-    """Whether a request asks for a WebSocket, rightly or wrongly."""
-    asked = ",".join(request.values("upgrade")).lower().split(",")
-    return "websocket" in (name.strip() for name in asked)
 
 
 def _refusal(failure: HandshakeFailure) -> bytes:

@@ -13,7 +13,7 @@ from ..patterns import URL, InterceptedURLs, Mode, Rule, normalize
 from ..session import Session, Wire
 from .guard import Guard
 
-__all__ = ["Asked", "Home", "Reception", "make_url", "one_host", "split_url"]
+__all__ = ["Asked", "Home", "Reception", "is_upgrade", "make_url", "one_host", "split_url"]
 
 WHOLE_URL = re.compile(r"(http|https|ws|wss)://([^/?#]*)([^#]*)", re.IGNORECASE)
 
@@ -50,7 +50,7 @@ class Asked:
     Attributes:
         request: its head without the token in its first line.
         url: in normal form.
-        token: whether the token came with it.
+        token: whether the URL had the token in it.
         needs_token: whether an Origin alone does not do.
         proxied: whether the browser was told to come here for this name, so that nobody else could have
             made it lead here.
@@ -112,12 +112,24 @@ class Reception:
         request = asked.request
         check_request(request)
         offer = read_offer(request)
-        if asked.needs_token and not asked.token:
+        held = asked.token or self._guard.holds_token(request)
+        if asked.needs_token and not held:
             raise HandshakeFailure(403, "a URL spelled out in the path needs the token: use host.ws_url(url)")
-        authority = asked.url.split("/")[2]
-        named = asked.proxied or authority == self._home.table.root or self._home.table.names(authority)
-        self._guard.check(request, asked.url, named=named, token=asked.token)
+        # Of a path that spells out any URL one may choose, the cookie does not tell who chose it.
+        token = asked.token if asked.needs_token else held
+        self._guard.check(request, asked.url, named=self.is_named(asked), token=token)
         return offer
+
+    def is_named(self, asked: Asked) -> bool:
+        """Whether the host of a URL is one that only the program's own pages can have."""
+        authority = asked.url.split("/")[2]
+        return asked.proxied or authority == self._home.table.root or self._home.table.names(authority)
+
+
+def is_upgrade(request: Request) -> bool:
+    """Whether a request asks for a WebSocket, rightly or wrongly."""
+    asked = ",".join(request.values("upgrade")).lower().split(",")
+    return "websocket" in (name.strip() for name in asked)
 
 
 def one_host(request: Request) -> str:

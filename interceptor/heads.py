@@ -1,0 +1,67 @@
+"""Heads of requests and of answers, as the text that events carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from .exceptions import InvalidAnswer, UnsupportedType
+
+__all__ = ["Headers", "field_lines", "field_values", "pairs", "read_cookies"]
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+"""Fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
+
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def field_values(head: str, name: str) -> list[str]:
+    """Return the values of a field in the text of a request head, in order; case does not matter."""
+    lines = head.partition("\r\n\r\n")[0].split("\r\n")[1:]
+    found = (line.partition(":") for line in lines)
+    return [value.strip(" \t") for field, _, value in found if field.lower() == name.lower()]
+
+
+def read_cookies(text: str) -> dict[str, str]:
+    """Read a Cookie field (RFC 6265 section 5.4) as servers do: what one cookie says never hides another."""
+    cookies: dict[str, str] = {}
+    for pair in text.split(";"):
+        name, separator, value = pair.partition("=")
+        if separator:
+            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
+    return cookies
+
+
+def pairs(headers: Headers) -> list[tuple[str, str]]:
+    """Return the fields of an answer as pairs.
+
+    Raises:
+        UnsupportedType: they are no mapping, and no pairs, of str.
+    """
+    try:
+        found = [tuple(pair) for pair in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except TypeError:
+        found = [()]
+    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in found) or (
+        not isinstance(headers, Mapping) and any(isinstance(pair, str) for pair in headers)
+    ):
+        raise UnsupportedType("headers are a mapping of names to values, or pairs of them, all str")
+    return [(name, value) for name, value in found]
+
+
+def field_lines(fields: Iterable[tuple[str, str]]) -> str:
+    """Write header fields, each line with its CRLF.
+
+    Raises:
+        InvalidAnswer: a name or a value cannot stand in a head.
+    """
+    fields = tuple(fields)
+    for name, value in fields:
+        if not FIELD_NAME.fullmatch(name):
+            raise InvalidAnswer(f"{name[:40]!r} is no name of a header field")
+        if CONTROL.search(value):
+            raise InvalidAnswer(
+                f"the value of {name} has a control character; a line break would end the field"
+            )
+    return "".join(f"{name}: {value}\r\n" for name, value in fields)

@@ -1,0 +1,113 @@
+"""Requests for pages: the rules decide, then the program answers, or a file of `Host(ui=...)` does."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+from .. import log
+from ..exceptions import HandshakeFailure
+from ..handshake import check_request
+from ..patterns import Rule
+from . import program, reception, visit
+from .files import Files, Fit
+from .guard import Guard
+from .listener import Receiver, Tunnel
+from .program import Program
+from .reception import Asked, Reception
+from .shim import insert
+from .visit import Response, Visit
+
+__all__ = ["Home", "Web"]
+
+REMEDY = 'register one with host.on("HTTPRequest"), and return event.respond(...)'
+NOBODY = "nobody here answers this URL"
+
+
+class Home(reception.Home, program.Home, visit.Home, Protocol):
+    """What answering pages needs of the host."""
+
+
+class Web:
+    """Answers requests for pages.
+
+    Args:
+        home: the host.
+        guard: judges who may ask.
+        reception: knows the rules.
+        files: what is served at the root; None for nothing.
+        shim: whether pages get the script by which their WebSockets come here.
+    """
+
+    def __init__(
+        self, home: Home, guard: Guard, reception: Reception, files: Files | None, shim: bool
+    ) -> None:
+        self._home = home
+        self._guard = guard
+        self._reception = reception
+        self._program = Program(home)
+        self._files = files
+        self._shim = shim
+
+    def take(self, asked: Asked, wire: Tunnel, then: Receiver) -> bool:
+        """Take a request if it is for the program or for a file; tell whether it is.
+
+        Args:
+            asked: what for; an http or https URL.
+            wire: the client's side.
+            then: receives what comes on the connection afterwards.
+
+        Raises:
+            HandshakeFailure: the request is refused.
+        """
+        rule = self._reception.rule_for(asked.url)
+        files = self._files if asked.url.split("/")[2] == self._home.table.root else None
+        if files is not None and not self._program.has_callback:
+            rule = None
+        if rule is None and files is None:
+            return False
+        check_request(asked.request)
+        named = self._reception.is_named(asked)
+        self._check(asked, named)
+        Visit(self._home, wire, asked.request, partial(self._respond, asked, rule, files), then)
+        return True
+
+    def _check(self, asked: Asked, named: bool) -> None:
+        try:
+            self._guard.check_page(asked.request, asked.url, named=named, token=asked.token)
+        except HandshakeFailure as failure:
+            log.get_logger(url=asked.url).warning("refused", status=403, why=failure.reason)
+            raise
+
+    async def _respond(self, asked: Asked, rule: Rule | None, files: Files | None, body: bytes) -> Response:
+        response, at_home = None, self._is_at_home(asked)
+        fit = insert if at_home and self._shim else None
+        if rule is not None:
+            response = await self._ask(asked, body, fit)
+        if response is None and files is not None:
+            response = files.find(asked.request, asked.url, fit)
+        if response is None:
+            raise self._nobody(asked, rule)
+        if at_home:
+            response.add("Cross-Origin-Resource-Policy", "same-origin")
+            if response.is_page:
+                response.fields.append(("Set-Cookie", self._guard.cookie))
+        return response
+
+    async def _ask(self, asked: Asked, body: bytes, fit: Fit | None) -> Response | None:
+        response = await self._program.ask(asked.request, asked.url, body)
+        if response is not None:
+            response.add("X-Content-Type-Options", "nosniff")
+            response.add("Cache-Control", "no-store")
+            if fit is not None and response.is_page and isinstance(response.body, bytes) and response.body:
+                response.body = fit(response.body)
+        return response
+
+    def _nobody(self, asked: Asked, rule: Rule | None) -> HandshakeFailure:
+        if rule is not None and not self._program.has_callback:
+            log.get_logger(url=asked.url).warning("no callback for HTTPRequest", status=404, remedy=REMEDY)
+        return HandshakeFailure(404, NOBODY)
+
+    def _is_at_home(self, asked: Asked) -> bool:
+        """Whether a page is at the host's own address; a browser that was told of us needs no more."""
+        return not asked.proxied and self._guard.is_own((asked.request.value("host") or "").lower())

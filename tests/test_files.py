@@ -1,0 +1,305 @@
+"""The files of `Host(ui=...)` over real TCP: what is served, how, and what is not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from interceptor import Host, HTTPRequest, InterceptorError, Security
+from interceptor.ways import files
+
+from .peer import Answer, Peer
+from .test_http import ask, get, one
+from .wire import quiet_loop
+
+__all__ = ["quiet_loop"]
+
+PAGE = b"<!doctype html><title>home</title>"
+DATA = bytes(range(256)) * 1024
+
+
+@pytest.fixture
+def ui(tmp_path: Path) -> Path:
+    """A folder with files in it, next to one that is nobody's business."""
+    folder = tmp_path / "ui"
+    (folder / "sub" / "empty").mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "ui-secret").mkdir()
+    (tmp_path / "ui-secret" / "a.txt").write_text("secret")
+    for name, data in {
+        "index.html": PAGE,
+        "sub/index.html": b"sub",
+        "data.bin": DATA,
+        "app.js": b"1",
+        "näme b.txt": b"n",
+        ".env": b"secret",
+        "empty.css": b"",
+    }.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def served(ui: Path, **more: object) -> Host:
+    """A host that serves a folder and changes nothing in it."""
+    return Host([("ws://myapp/*", 1)], root="myapp", ui=ui, **{"shim": False, **more})  # type: ignore[arg-type]
+
+
+async def fetch(ui: Path, path: str, *extra: str, method: str = "GET") -> Answer:
+    async with served(ui) as host, Peer.connect(host) as peer:
+        await peer.send(ask(path, Peer.authority(host), "Connection: close", *extra, method=method))
+        if method != "HEAD":
+            return await peer.answer()
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        fields = (line.partition(": ") for line in head.decode().split("\r\n")[1:-2])
+        return Answer(int(head.split()[1]), {name.lower(): value for name, _, value in fields}, b"", head)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"),
+    [
+        ("/", 200, PAGE),
+        ("/index.html", 200, PAGE),
+        ("/?a=b", 200, PAGE),
+        ("/sub/", 200, b"sub"),
+        ("/sub/../app.js", 200, b"1"),
+        ("/n%C3%A4me%20b.txt", 200, b"n"),
+        ("/empty.css", 200, b""),
+        ("/sub/empty/", 404, None),
+        ("/sub/empty", 404, None),
+        ("/nothing", 404, None),
+        ("/app.js/", 404, None),
+        ("/app.js/x", 404, None),
+    ],
+)
+async def test_which_file(ui: Path, path: str, status: int, body: bytes | None) -> None:
+    answer = await fetch(ui, path)
+    assert answer.status == status
+    assert body is None or answer.body == body
+
+
+async def test_a_folder_without_its_slash_is_sent_there(ui: Path) -> None:
+    answer = await fetch(ui, "/sub?x")
+    assert (answer.status, answer.headers["location"]) == (301, "/sub/")
+
+
+ESCAPES = [
+    "/../secret.txt",
+    "/%2e%2e/secret.txt",
+    "/.%2e/secret.txt",
+    "/sub/%2e%2e/%2e%2e/secret.txt",
+    "/..%2fsecret.txt",
+    "/sub%2findex.html",
+    "/..%5csecret.txt",
+    "/..\\secret.txt",
+    "/sub/..%5c..%5c..%5csecret.txt",
+    "/%252e%252e/secret.txt",
+    "/..%252fsecret.txt",
+    "//secret.txt",
+    "//127.0.0.1/secret.txt",
+    "/../ui-secret/a.txt",
+    "/%2e%2e/ui-secret/a.txt",
+    "/{absolute}",
+    "/%2f{absolute}",
+    "/C:/Windows/win.ini",
+    "/c:%5cwindows%5cwin.ini",
+    "/app.js%00",
+    "/app.js%00.html",
+    "/app.js::$DATA",
+    "/app.js.",
+    "/app.js%20",
+    "/con",
+    "/NUL.html",
+    "/com1.txt",
+    "/aux.",
+    "/lpt%C2%B9.js",
+    "/.env",
+    "/sub/.%2e/.env",
+    "/%ff",
+    "/%c0%ae%c0%ae/secret.txt",
+    "/link.txt",
+    "/linked/secret.txt",
+    "/pipe",
+    "/" + "x" * 300,
+    "/" + "a/" * 2000,
+    "/%",
+    "/app.js%0a",
+    "/~",
+    "/*",
+    "/in?../../secret.txt",
+]
+
+
+@pytest.mark.parametrize("path", ESCAPES)
+async def test_no_way_out(ui: Path, path: str) -> None:
+    """Also where something is there to be had: links that lead out, and a pipe that would never end."""
+    if sys.platform != "win32":
+        (ui / "link.txt").symlink_to(ui.parent / "secret.txt")
+        (ui / "linked").symlink_to(ui.parent)
+        os.mkfifo(ui / "pipe")
+        for name in (
+            "con",
+            "NUL.html",
+            "com1.txt",
+            "lpt¹.js",
+            "app.js ",
+            "app.js.",
+            "app.js::$DATA",
+            "..\\secret.txt",
+        ):
+            (ui / name).write_text("secret")
+    answer = await fetch(ui, path.format(absolute=ui.parent / "secret.txt"))
+    assert answer.status in (404, 400)
+    assert b"secret" not in answer.body
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+async def test_links_within_are_followed(ui: Path) -> None:
+    (ui / "link.js").symlink_to(ui / "app.js")
+    assert (await fetch(ui, "/link.js")).body == b"1"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+async def test_a_file_that_may_not_be_read_is_404(ui: Path) -> None:
+    (ui / "app.js").chmod(0)
+    assert (await fetch(ui, "/app.js")).status == 404
+
+
+# How it is sent
+
+
+@pytest.mark.parametrize(
+    ("name", "mime"),
+    [
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("a.mjs", "text/javascript; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.json", "application/json"),
+        ("a.svg", "image/svg+xml"),
+        ("a.wasm", "application/wasm"),
+        ("a.woff2", "font/woff2"),
+        ("a.webp", "image/webp"),
+        ("a.PNG", "image/png"),
+        ("a.tar.gz", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+    ],
+)
+async def test_mime(ui: Path, name: str, mime: str) -> None:
+    (ui / name).write_bytes(b"x")
+    answer = await fetch(ui, f"/{name}")
+    got = answer.headers["content-type"].replace("svg+xml; charset=utf-8", "svg+xml")
+    assert got == mime
+    assert "content-encoding" not in answer.headers
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+RANGES = [
+    ("bytes=0-0", 206, DATA[:1], "bytes 0-0/262144"),
+    ("bytes=10-19", 206, DATA[10:20], "bytes 10-19/262144"),
+    ("bytes=262143-", 206, DATA[-1:], "bytes 262143-262143/262144"),
+    ("bytes=-5", 206, DATA[-5:], "bytes 262139-262143/262144"),
+    ("bytes=5-9999999", 206, DATA[5:], "bytes 5-262143/262144"),
+    ("bytes=262144-", 416, None, "bytes */262144"),
+    ("bytes=0-1,5-6", 200, DATA, None),
+    ("lines=1-2", 200, DATA, None),
+    ("bytes=x", 200, DATA, None),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "body", "content_range"), RANGES)
+async def test_range(
+    ui: Path, asked: str, status: int, body: bytes | None, content_range: str | None
+) -> None:
+    answer = await fetch(ui, "/data.bin", f"Range: {asked}")
+    assert answer.status == status
+    assert answer.headers.get("content-range") == content_range
+    if body is not None:
+        assert answer.body == body
+        assert answer.headers["accept-ranges"] == "bytes"
+
+
+@pytest.mark.parametrize("name", ["index.html", "data.bin"])
+async def test_conditions(ui: Path, name: str) -> None:
+    whole = await fetch(ui, f"/{name}")
+    etag = whole.headers["etag"]
+    assert whole.headers["cache-control"] == "no-cache"
+    for extra in (f"If-None-Match: {etag}", f'If-None-Match: "x", W/{etag}', "If-None-Match: *"):
+        same = await fetch(ui, f"/{name}", extra)
+        assert (same.status, same.body, same.headers["etag"]) == (304, b"", etag)
+    assert (await fetch(ui, f"/{name}", 'If-None-Match: "x"')).status == 200
+    part = await fetch(ui, f"/{name}", "Range: bytes=0-1", f"If-Range: {etag}")
+    assert (part.status, len(part.body)) == (206, 2)
+    (ui / name).write_bytes(b"changed")
+    assert (await fetch(ui, f"/{name}", f"If-None-Match: {etag}")).body == b"changed"
+    changed = await fetch(ui, f"/{name}", "Range: bytes=0-1", f"If-Range: {etag}")
+    assert (changed.status, changed.body) == (200, b"changed")
+
+
+async def test_head_and_other_methods(ui: Path) -> None:
+    head = await fetch(ui, "/data.bin", method="HEAD")
+    assert (head.status, head.headers["content-length"]) == (200, str(len(DATA)))
+    async with served(ui) as host:
+        own = Peer.authority(host)
+        for method in ("POST", "PUT", "DELETE"):
+            answer = await one(host, ask("/app.js", own, f"Origin: http://{own}", method=method))
+            assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_one_connection_for_many_files(ui: Path) -> None:
+    async with served(ui) as host:
+        own = Peer.authority(host)
+        answers = await get(host, *(ask(path, own) for path in ("/", "/data.bin", "/app.js") * 5))
+    assert [answer.body for answer in answers] == [PAGE, DATA, b"1"] * 5
+
+
+# Policy
+
+
+async def test_the_policy_is_strict_and_can_be_replaced(ui: Path) -> None:
+    policy = (await fetch(ui, "/")).headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    for csp in ("default-src 'none'", None):
+        async with served(ui, security=Security(csp=csp)) as host:
+            headers = (await one(host, ask("/", Peer.authority(host)))).headers
+            assert headers.get("content-security-policy") == csp
+    with pytest.raises(InterceptorError, match="one line"):
+        Security(csp="a\r\nb")
+
+
+# Beside rules and the program
+
+
+async def test_the_program_comes_first_and_files_are_what_it_leaves(ui: Path) -> None:
+    host = Host([("http://myapp/*", 1)], root="myapp", ui=ui, shim=False)
+
+    @host.on("HTTPRequest")
+    def answer(event: HTTPRequest) -> HTTPRequest | None:
+        return event.respond("mine") if "/api" in event.url else None
+
+    async with host:
+        own = Peer.authority(host)
+        api, page, none = await get(host, ask("/api/x", own), ask("/", own), ask("/none", own))
+    assert (api.body, page.body, none.status) == (b"mine", PAGE, 404)
+
+
+async def test_files_are_the_root_s_only_and_also_by_its_name_through_the_proxy(ui: Path) -> None:
+    async with Host([("ws://gate/*", 1)], root="myapp", ui=ui, shim=False) as host:
+        assert (await one(host, ask("http://myapp/", "myapp"))).body == PAGE
+        assert (await one(host, ask("/", "gate"))).status == 426
+        assert "http://myapp/*" in host.pac()
+
+
+@pytest.mark.parametrize("wrong", ["not-there", "app.js", 3])
+def test_what_is_no_folder_is_refused(ui: Path, wrong: object) -> None:
+    with pytest.raises(InterceptorError, match="ui "):
+        Host(ui=ui / wrong if isinstance(wrong, str) else wrong)  # type: ignore[arg-type]
+
+
+def test_without_werkzeug_it_says_what_to_install(ui: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "werkzeug.utils", None)
+    with pytest.raises(InterceptorError, match=r'pip install "interceptor\[ui\]"'):
+        files.Files(ui, None)
