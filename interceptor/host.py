@@ -133,7 +133,7 @@ class Host:
         self.name = name
         self._rows = InterceptedURLs(intercepted_urls, root)
         self._listen = check_listen(listen, security)
-        subprotocols = Rule("*", subprotocols=tuple(subprotocols)).subprotocols
+        subprotocols = Rule("*", subprotocols=subprotocols).subprotocols
         settings = Settings(subprotocols, compression, chunks, limits, timeouts, security)
         self._routes: list[Rule] = []
         self._dispatcher = Dispatcher(post)
@@ -307,7 +307,10 @@ class Host:
             InvalidState: the host is not running.
         """
         if self._phase is not Phase.RUNNING:
-            raise InvalidState(f"the host is {self._phase.value}, it has no address; use `async with host:`")
+            remedy = "use `async with host:`, or `with host.in_thread():`"
+            if self._phase is not Phase.NEW:
+                remedy = "a Host runs once, make another"
+            raise InvalidState(f"the host is {self._phase.value}, it has no address; {remedy}")
         return self._address
 
     def http_url(self, path: str = "/", *, token: bool = False) -> str:
@@ -368,7 +371,10 @@ class Host:
             InvalidState: the host is not running, or was made with proxy=False.
         """
         if not self._is_proxy:
-            raise InvalidState("this host is no proxy; it was made with proxy=False, or with allow_remote")
+            raise InvalidState(
+                "this host is no proxy: it was made with proxy=False, or with allow_remote; leave that out, "
+                'or take via="resolver" where there is such a way'
+            )
         return f"http://{self._authority()}"
 
     def pac(self) -> str:
@@ -454,8 +460,15 @@ class Host:
 
     def _here(self, via: str) -> browsers.Here:
         address = self._authority() if via == "resolver" else self.proxy_url.removeprefix("http://")
-        pac = self.pac() if via == "pac" else ""
-        return browsers.Here(address, browsers.spelled_out(self._sessions.table), pac, self.spki_pin)
+        needed = "direct" if via == "resolver" else "connect"
+        if needed not in self._ways:
+            raise InvalidState(
+                f"via={via!r} needs the way {needed!r}, which is off; see proxy= and direct= of Host"
+            )
+        names = browsers.spelled_out(self._sessions.table)
+        if via == "resolver" and not names:
+            raise InvalidState("no rule spells out a host name, which via='resolver' needs; take via='pac'")
+        return browsers.Here(address, names, self.pac() if via == "pac" else "", self.spki_pin)
 
     async def doctor(
         self, browser: Browser = "chromium", *, say: Callable[[str], None] = lambda line: None
@@ -480,7 +493,8 @@ class Host:
         async with Site.open() as site:
             rows = [(f"ws://{NAME}/*", 1), (f"wss://{NAME}/*", 1)]
             trusting = Security(origins=[site.origin])
-            probe = Host(rows, security=trusting, proxy=self._ways - {"direct"}, tls=self._tls)
+            ways = self._ways - {"direct"}
+            probe = Host(rows, security=trusting, proxy=ways, direct="direct" in self._ways, tls=self._tls)
             saw: list[str] = []
             probe.on("WebSocketUpgrade")(lambda event: probe.WebSocketSend(event.id, PROGRAM))
             probe.on("WebSocketError")(lambda event: saw.append(f"{event.url}: {event.text}"))

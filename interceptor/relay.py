@@ -159,10 +159,12 @@ class Side(asyncio.Protocol):
         self._gone = True
         if self._timer is not None:
             self._timer.cancel()
-        if self.other.transport is not None and not self.other._gone:
-            self.other.finish(reset=exc is not None)
-        self.lost()
-        self._relay.lost()
+        try:
+            if self.other.transport is not None and not self.other._gone:
+                self.other.finish(reset=exc is not None)
+        finally:
+            self.lost()
+            self._relay.lost()
 
     def finish(self, *, reset: bool = False) -> None:
         """Close this end when what is left has gone out; drop it if its peer takes nothing of that.
@@ -203,7 +205,8 @@ class Side(asyncio.Protocol):
         assert self.transport is not None
         sock = self.transport.get_extra_info("socket")  # None inside TLS whose connection is gone.
         if sock is not None:
-            with contextlib.suppress(OSError):  # Not every system takes it of a socket that was cut off.
+            # Not every system takes it of a socket that was cut off; uvloop has none then (ValueError).
+            with contextlib.suppress(OSError, ValueError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def _open_other(self) -> asyncio.Transport | None:

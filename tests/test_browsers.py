@@ -190,3 +190,19 @@ class TestHost:
     async def test_a_host_that_is_not_running(self) -> None:
         with pytest.raises(InvalidState, match="not started"):
             Host(ROWS).chromium_args("resolver")
+
+
+async def test_settings_for_a_way_that_is_off_are_refused() -> None:
+    async with Host([("ws://myapp.test/*", 1)], proxy=["socks5"]) as host:
+        for via in ("pac", "proxy"):
+            with pytest.raises(InvalidState, match="'connect', which is off"):
+                host.chromium_args(via)
+    async with Host([("ws://myapp.test/*", 1)], direct=False) as host:
+        with pytest.raises(InvalidState, match="'direct', which is off"):
+            host.chromium_args("resolver")
+
+
+async def test_resolver_without_a_name_is_refused() -> None:
+    async with Host([("ws://*.test/*", 1)]) as host:
+        with pytest.raises(InvalidState, match="take via='pac'"):
+            host.chromium_args("resolver")

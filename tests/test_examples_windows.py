@@ -202,7 +202,7 @@ async def test_html_renderer(tmp_path: Path) -> None:
 
 
 async def test_asyncio(tmp_path: Path) -> None:
-    from .pages import launched
+    from .browser import launched
 
     async with running("asyncio_app.py") as [url], launched() as browser:
         page = await browser.new_page()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -14,8 +16,9 @@ from interceptor import Host, Timeouts, Tls, WebSocketReceive, WebSocketUpgrade
 
 from .peer import ACCEPT, PATIENCE, TEXT, Peer, Recorder, frame, request, until
 from .proxied import RealTls, begin_tls, real_tls, server, trusting, tunnel
+from .wire import Line, lines
 
-__all__ = ["real_tls"]
+__all__ = ["lines", "real_tls"]
 
 ROWS = [("ws://myapp.test/*", 1)]
 
@@ -331,6 +334,8 @@ SMUGGLED = {
     "a folded line": "X: a\r\n b\r\n",
     "a space before the colon": "Content-Length : 4\r\n",
     "no name": ": 4\r\n",
+    "the same length in a list": "Content-Length: 4, 4\r\n",
+    "a blank in a length": "Content-Length: 4 4\r\n",
     "a NUL": "X: a\0b\r\n",
     "two hosts": "Host: other.test\r\n",
 }
@@ -357,7 +362,13 @@ class TestRefused:
         async with server(wait) as port, Host(ROWS) as host:
             at = f"127.0.0.1:{port}"
             head = get(f"http://{at}/", at, method="POST", extra="Transfer-Encoding: chunked\r\n")
-            for body in (b"zz\r\n", b"3\r\nabcd\r\n"):
+            for body in (
+                b"zz\r\n",
+                b"3\r\nabcd\r\n",
+                b"0\r\n\n",
+                b"0\r\nX: y\r\n z\r\n\r\n",
+                b"1;a\rb\r\nx\r\n",
+            ):
                 async with Peer.connect(host) as peer:
                     await peer.send(head)
                     await asyncio.sleep(0)
@@ -533,6 +544,71 @@ class TestEnds:
                 assert await peer.rest() == b""
             await until(lambda: web.ended == 1)
             await until(lambda: not host._listener.transports)
+
+    async def test_a_client_that_left_a_deaf_server_is_not_waited_for(self) -> None:
+        async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.Event().wait()
+
+        async with server(wait) as port, Host(ROWS, timeouts=Timeouts(answer=0.05)) as host:
+            async with Peer.connect(host) as peer:
+                await peer.send(get(f"http://127.0.0.1:{port}/", f"127.0.0.1:{port}"))
+                await until(lambda: len(host._listener.transports) == 2)
+                peer.half_close()
+                assert (await peer.answer()).status == 502
+            await until(lambda: not host._listener.transports)
+
+    @pytest.mark.parametrize("unasked", [b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n", b"x"])
+    async def test_what_a_server_says_unasked_answers_nothing(self, unasked: bytes) -> None:
+        came = 0
+
+        async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal came
+            await reader.readuntil(b"\r\n\r\n")
+            came += 1
+            writer.write(ok())
+            await asyncio.sleep(0)
+            writer.write(unasked)
+            await reader.read()
+
+        async with server(chatter) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+            at = f"127.0.0.1:{port}"
+            for _ in range(2):
+                await peer.send(get(f"http://{at}/", at))
+                await read_exactly(peer, ok())
+                for _ in range(20):
+                    await asyncio.sleep(0.001)
+        assert came == 2
+
+    async def test_a_server_that_cuts_off_before_its_answer(self) -> None:
+        async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+        async with server(cut) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+            answer = await peer.ask(get(f"http://127.0.0.1:{port}/", f"127.0.0.1:{port}"))
+            assert (answer.status, b"did not answer" in answer.body) == (502, True)
+
+    async def test_interim_answers_without_end(self) -> None:
+        async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50)
+                await writer.drain()
+
+        async with server(stall) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+            await peer.send(get(f"http://127.0.0.1:{port}/", f"127.0.0.1:{port}"))
+            with suppress(ConnectionResetError):
+                await peer.rest()
+            await until(lambda: not host._listener.transports)
+
+    async def test_no_word_of_a_malformed_head_reaches_client_or_log(self, lines: list[Line]) -> None:
+        bad = b"HTTP/1.1 200 OK\r\nSet-Cookie : session=hunter2\r\n\r\n"
+        async with Web.open(close=bad) as web, Host(ROWS) as host, Peer.connect(host) as peer:
+            answer = await peer.ask(get(web.url("/close"), f"127.0.0.1:{web.port}"))
+        assert (answer.status, b"hunter2" in answer.body) == (502, False)
+        assert "hunter2" not in str(lines)
 
     async def test_stop_ends_what_is_under_way(self) -> None:
         async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

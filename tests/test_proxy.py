@@ -22,6 +22,9 @@ from interceptor import (
 
 from .peer import PATIENCE, TEXT, Frame, Peer, Recorder, frame, request, until
 from .proxied import echo, page_request, record, server, tunnel
+from .wire import Line, lines
+
+__all__ = ["lines"]
 
 ROWS = [("ws://myapp.test/*", 1)]
 
@@ -237,6 +240,22 @@ class TestPassedOn:
             async with asyncio.timeout(PATIENCE):
                 await gone.wait()
 
+    async def test_stop_while_tunnels_are_made(self) -> None:
+        """On uvloop an aborted transport has no socket any more."""
+        async with server(echo) as port:
+            for _ in range(10):
+                host = Host(ROWS, timeouts=Timeouts(close=1))
+                await host.start()
+                pairs = [await asyncio.open_connection(*host.address) for _ in range(5)]
+                for _, writer in pairs:
+                    writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                await asyncio.sleep(0)
+                async with asyncio.timeout(PATIENCE):
+                    await host.stop()
+                for _, writer in pairs:
+                    writer.transport.abort()
+                assert not host._listener.transports
+
     async def test_stop_drops_tunnels(self) -> None:
         host = Host(ROWS)
         await host.start()
@@ -283,6 +302,13 @@ class TestRefused:
         async with Host(ROWS) as host, Peer.connect(host) as peer:
             answer = await tunnel(peer, f"{name}:{host.address[1]}")
             assert (answer.status, b"leads back" in answer.body) == (508, True)
+
+    async def test_a_typo_in_a_url_of_a_host_of_ours_is_said_aloud(self, lines: list[Line]) -> None:
+        async with Host([("ws://gate.invalid/chat", 1)]) as host, Peer.connect(host) as peer:
+            await tunnel(peer, "gate.invalid:80")
+            assert (await peer.ask(request("/caht", "gate.invalid"))).status == 502
+        (line,) = [line for line in lines if "no rule matches" in line["event"]]
+        assert (line["log_level"], line["to"]) == ("warning", "gate.invalid:80")
 
     async def test_a_name_that_does_not_resolve(self) -> None:
         async with Host(ROWS) as host, Peer.connect(host) as peer:

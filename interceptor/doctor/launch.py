@@ -73,7 +73,7 @@ async def chromium(arguments: Sequence[str], url: str) -> AsyncIterator[Running]
     """
     path = await asyncio.to_thread(find_chromium)
     if path is None:
-        raise InvalidState(MISSING)
+        raise InvalidState(_named_wrongly("CHROMIUM") or MISSING)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         profile = f"--user-data-dir={home}"
         command = (path, "--headless", profile, "--no-default-browser-check", *flags(), *arguments, url)
@@ -91,7 +91,7 @@ async def firefox(prefs: Mapping[str, bool | int | str], url: str) -> AsyncItera
     named = os.environ.get("FIREFOX")
     path = next(filter(None, map(shutil.which, (named,) if named else FIREFOXES)), None)
     if path is None:
-        raise InvalidState(NO_FIREFOX)
+        raise InvalidState(_named_wrongly("FIREFOX") or NO_FIREFOX)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         _write_prefs(Path(home, "user.js"), {**QUIET, **prefs})
         command = (path, "--headless", "--no-remote", "--profile", home, "--remote-debugging-port", "0")
@@ -110,7 +110,9 @@ async def qt(environ: Mapping[str, str], url: str) -> AsyncIterator[Running]:
     Raises:
         InvalidState: PySide6 is not installed.
     """
-    check = await asyncio.create_subprocess_exec(sys.executable, "-c", "import PySide6.QtWebEngineWidgets")
+    check = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import PySide6.QtWebEngineWidgets", stderr=asyncio.subprocess.DEVNULL
+    )
     if await check.wait():
         raise InvalidState(NO_QT)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
@@ -147,6 +149,11 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _named_wrongly(variable: str) -> str:
+    named = os.environ.get(variable)
+    return f"{variable} is {named!r}, which does not run; name another one, or install it" if named else ""
 
 
 async def _version(path: str) -> str:

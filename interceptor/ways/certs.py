@@ -7,6 +7,7 @@ authority's public key), and nobody else is told anything.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import ipaddress
@@ -189,10 +190,17 @@ def _from_file(path: Path) -> Pair:
 
 
 def _write(path: Path) -> None:
+    """Make the file, whole at once: another process may be about to do the same, and the first one counts."""
     key, certificate = _make_authority()
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(_key_pem(key) + _pem(certificate))
+    handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # For its owner alone.
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_key_pem(key) + _pem(certificate))
+        with contextlib.suppress(FileExistsError):
+            os.link(new, path) if hasattr(os, "link") else os.rename(new, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
 
 
 def _read(path: Path) -> bytes:

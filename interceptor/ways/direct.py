@@ -22,6 +22,7 @@ from .web import Web
 __all__ = ["SPELLED_OUT", "Direct", "SecureDirect", "with_target"]
 
 SPELLED_OUT = "/.interceptor/"
+REMEDY = "add a rule or a route for it; in rules the host's own address is called by its root, Host(root=...)"
 WEBSOCKET_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 PAGE_SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -68,7 +69,9 @@ class Direct:
             return None
         rule = self._reception.rule_for(asked.url)
         if rule is None:
-            log.get_logger(url=asked.url).warning("refused: no rule intercepts this URL", status=404)
+            log.get_logger(url=asked.url).warning(
+                "refused: no rule intercepts this URL", status=404, root=self._home.table.root, remedy=REMEDY
+            )
             raise HandshakeFailure(404, "no rule of this host intercepts this URL")
         return self._reception.begin(asked, rule, wire)
 

@@ -24,6 +24,8 @@ def ways_in(proxy: bool | Collection[str], direct: bool, security: Security) -> 
     Raises:
         InvalidArgument: there is no such way, or none is left.
     """
+    if isinstance(proxy, str):
+        raise InvalidArgument(f"proxy is {proxy!r}; write [{proxy!r}], or True for all ways")
     chosen = PROXY_WAYS if proxy is True else frozenset(proxy or ())
     if unknown := sorted(map(repr, chosen - PROXY_WAYS)):
         raise InvalidArgument(f"proxy names {', '.join(unknown)}; there are {', '.join(sorted(PROXY_WAYS))}")

@@ -7,25 +7,31 @@ request on the same connection can be decided anew.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import Protocol, cast
 
 import h11
 
-from .. import log
+from ..config import Timeouts
 from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
 from ..relay import Relay
+from .chunks import ChunkedBody
 from .dial import Target
 from .gate import tell_successor
 from .listener import Receiver, Tunnel
 
 __all__ = ["Exchange", "Server"]
 
-PIECE = 64 * 1024
-"""Most bytes read at once; twice as many wait on each side."""
+PIECE = 16 * 1024
+"""Most bytes read at once (in chunks of one byte they take h11 milliseconds); twice as many may wait."""
 
+INTERIM = 100
+"""Most interim answers (1xx) before the final one."""
+
+NUMBER = re.compile(r"[0-9]{1,20}")
 SAFE = (b"GET", b"HEAD", b"OPTIONS")
 
 LONGEST_HEAD = 256 * 1024
@@ -37,6 +43,8 @@ class Stream(asyncio.Protocol):
 
     Attributes:
         reader: what comes on it.
+        unread: bytes that came and were not read.
+        ended: whether its end came.
         transport: once it is made.
         lost: to be called once when the transport is gone or given up.
     """
@@ -46,6 +54,8 @@ class Stream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader(limit=PIECE)
+        self.unread = 0
+        self.ended = False
         self._room = asyncio.Event()
         self._room.set()
         self._is_lost = False
@@ -63,10 +73,12 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep bytes for the reader, which stops the transport when it has enough."""
+        self.unread += len(data)
         self.reader.feed_data(data)
 
     def eof_received(self) -> bool:
         """Tell the reader; the other direction stays open where there is such a thing."""
+        self.ended = True
         self.reader.feed_eof()
         return self.transport.can_write_eof()
 
@@ -88,6 +100,16 @@ class Stream(asyncio.Protocol):
             self.reader.feed_eof()
         else:
             self.reader.set_exception(exc)
+
+    async def read(self) -> bytes:
+        """Wait for bytes; none at the end.
+
+        Raises:
+            OSError: the connection was cut off.
+        """
+        data = await self.reader.read(PIECE)
+        self.unread -= len(data)
+        return data
 
     async def write(self, data: bytes) -> None:
         """Send bytes, and wait until the connection can take more.
@@ -140,7 +162,7 @@ class Server(Stream):
     @property
     def is_usable(self) -> bool:
         """Whether it can take another request, as far as one can tell."""
-        return not (self.transport.is_closing() or self.reader.at_eof())
+        return not (self.transport.is_closing() or self.unread or self.ended)
 
 
 class Message:
@@ -162,6 +184,7 @@ class Message:
         self.rest = b""
         self.head: h11.Request | None = None
         self._begun = False
+        self._interim = 0
         self._held = b""
         role = h11.SERVER if request is None else h11.CLIENT
         self._http = h11.Connection(role, max_incomplete_event_size=LONGEST_HEAD)
@@ -201,6 +224,9 @@ class Message:
             self.head = event
         elif isinstance(event, h11.InformationalResponse):
             self.over = self.switched = event.status_code == 101
+            self._interim += 1
+            if self._interim > INTERIM:
+                raise h11.RemoteProtocolError(f"more than {INTERIM} interim answers")
         else:
             self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 
@@ -209,8 +235,8 @@ class Onward(Protocol):
     """Where requests go on."""
 
     @property
-    def patience(self) -> float:
-        """Seconds that a client has to take its last answer."""
+    def timeouts(self) -> Timeouts:
+        """`close` for a client's last answer; `answer` for a server whose client sends no more."""
 
     async def server(self, target: Target) -> Server:
         """Open a connection to a server.
@@ -221,6 +247,9 @@ class Onward(Protocol):
 
     def new_relay(self) -> Relay:
         """Return a relay that the host ends when it stops."""
+
+    def note_failure(self, target: Target, failure: HandshakeFailure) -> None:
+        """Write into the log that something could not go on."""
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine that is cancelled when the host stops."""
@@ -255,6 +284,9 @@ class Exchange:
         self._fault: HandshakeFailure | None = None
         self._ended = False
         self._settled = False
+        self._waiting: asyncio.Timeout | None = None
+        self._chunks = ChunkedBody() if request.values("transfer-encoding") else None
+        self._head_size = len(request.head)
         self._first = request.head + wire.switch(b"", self._near.take)
         self._task = onward.spawn(self._run())
         self._task.add_done_callback(self._clean_up)
@@ -270,14 +302,22 @@ class Exchange:
             await self._part(far)
         except HandshakeFailure as failure:
             self._refuse(failure)
-        except OSError:
-            pass  # One of the two has gone; the other one is dropped.
+        except OSError as exc:
+            # One of the two has gone; the other one is dropped, or told so if nothing was said to it yet.
+            if self._answer is not None and not self._answer.is_begun:
+                why = exc.strerror or "it cut the connection off"
+                self._refuse(HandshakeFailure(502, f"{self._target} did not answer: {why}"))
 
     def _feed_request(self, data: bytes) -> bytes:
         try:
-            return self._request.feed(data)
-        except h11.RemoteProtocolError as exc:
-            raise HandshakeFailure(400, f"the request is malformed: {exc}") from exc
+            passed = self._request.feed(data)
+            if self._chunks is not None:
+                self._chunks.feed(passed[self._head_size :])
+                self._head_size = 0
+            return passed
+        except (h11.RemoteProtocolError, ValueError) as exc:
+            # What h11 says of it may quote a secret.
+            raise HandshakeFailure(400, "the request is malformed: its framing is no HTTP/1.1") from exc
 
     def _kept(self) -> Server | None:
         """Return the connection of the request before this one, if it is of use."""
@@ -321,26 +361,38 @@ class Exchange:
     async def _send_request(self, far: Server, first: bytes) -> None:
         try:
             await far.write(first)
-            while data := await self._near.reader.read(PIECE):
+            while data := await self._near.read():
                 if self._request.over:
                     self._request.rest += data  # The next request came before this one was answered.
                     return
                 await far.write(self._feed_request(data))
-            self._ended = True
-            far.end()  # The server decides whether that is the end of all.
+            self._end(far)
         except HandshakeFailure as failure:
             self._fault = failure
             far.transport.abort()
         except OSError:
             pass  # The server takes no more; what it says of that is passed on.
 
+    def _end(self, far: Server) -> None:
+        """Pass on that the client sends no more: it may have left, and the server decides what that means."""
+        self._ended = True
+        far.end()
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time() + self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return self._onward.timeouts.answer
+
     async def _send_answer(self, far: Server, answer: Message) -> None:
         while not answer.over:
-            data = await far.reader.read(PIECE)
+            async with asyncio.timeout(self._patience if self._ended else None) as self._waiting:
+                data = await far.read()
+            await asyncio.sleep(0)  # However fast it comes, others have their turn.
             try:
                 passed = answer.feed(data)
             except h11.RemoteProtocolError as exc:
-                raise self._failed(answer, f"{self._target} did not answer in HTTP: {exc}") from exc
+                raise self._failed(answer, f"{self._target} did not answer in HTTP/1.1") from exc
             await self._near.write(passed)
             if not data and not answer.over:
                 raise self._failed(answer, f"{self._target} closed the connection without an answer")
@@ -360,6 +412,7 @@ class Exchange:
             rest = self._request.rest + await near.leave()
             self._far, self._settled = None, True
             far.is_reused = True
+            far.unread += len(answer.rest)  # An answer to nothing: it is not used again.
             self._wire.look_again(self._then, rest, far)
         else:
             self._linger(b"")
@@ -380,13 +433,13 @@ class Exchange:
             near.transport.resume_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
-        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
+        self._onward.note_failure(self._target, failure)
         self._linger(refusal(failure.status, failure.reason))
 
     def _linger(self, data: bytes) -> None:
         if not self._near.transport.is_closing():
             self._settled = True
-            Linger(self._near.transport, data, self._onward.patience, self._near.lost)
+            Linger(self._near.transport, data, self._onward.timeouts.close, self._near.lost)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
         if not self._settled:
@@ -399,11 +452,13 @@ def _check_framing(request: Request) -> None:
     """Check that nobody could read another length of the body than we do (RFC 9112 section 11.2).
 
     Raises:
-        HandshakeFailure: 400.
+        HandshakeFailure: 400; 505 a version that we cannot pass on.
     """
     lengths, codings = request.values("content-length"), request.values("transfer-encoding")
-    if len(lengths) > 1 or (lengths and codings):
-        raise HandshakeFailure(400, "the request says in two ways how long its body is")
+    if request.version not in ((1, 0), (1, 1)):
+        raise HandshakeFailure(505, "this host passes HTTP/1.1 and HTTP/1.0 on")
+    if len(lengths) > 1 or (lengths and codings) or not all(map(NUMBER.fullmatch, lengths)):
+        raise HandshakeFailure(400, "the request says in two ways, or in none, how long its body is")
     if codings and ([coding.lower() for coding in codings] != ["chunked"] or request.version != (1, 1)):
         raise HandshakeFailure(400, "the one transfer coding of a request is chunked, in HTTP/1.1")
     if len(request.values("host")) > 1:

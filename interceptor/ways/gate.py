@@ -105,10 +105,14 @@ async def start_tls(
     )
     # loop.start_tls knows nothing of bytes that were read before. After its first step the connection has
     # another protocol, and after the calls that this step asks for it is ready to be given them.
-    await asyncio.sleep(0)
-    if data and not starting.done():
-        loop.call_soon(_feed, cast(asyncio.BufferedProtocol, transport.get_protocol()), data)
-    inside = await starting
+    try:
+        await asyncio.sleep(0)
+        if data and not starting.done():
+            loop.call_soon(_feed, cast(asyncio.BufferedProtocol, transport.get_protocol()), data)
+        inside = await starting
+    except BaseException:
+        starting.cancel()
+        raise
     if inside is None or inside.is_closing():
         raise ConnectionResetError("the connection was lost while TLS began")
     return inside, gate

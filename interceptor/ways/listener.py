@@ -23,6 +23,9 @@ __all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel", "check_li
 TICK = 0.001
 """Any delay above 0: it is about the order of things, not about time."""
 
+BACKLOG = 128
+"""Connections that may wait. asyncio accepts as many in a turn, and logs each that fails."""
+
 GRACE = 1.0
 """Seconds in which connections that were dropped are gone."""
 
@@ -128,7 +131,7 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Incoming(self, self.receiver), host, port, backlog=1024
+            lambda: Incoming(self, self.receiver), host, port, backlog=BACKLOG
         )
         return [listening.getsockname()[:2] for listening in self._server.sockets]
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Coroutine
 
 from .. import log
+from ..config import Timeouts
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
 from ..relay import Relay
@@ -254,10 +255,18 @@ class Proxy:
         self._relays.discard(relay)
         relay.close()
 
+    def note_failure(self, target: Target, failure: HandshakeFailure) -> None:
+        """Write into the log that something could not go on; aloud where a rule has the host: a typo?"""
+        logger = log.get_logger(to=str(target), why=failure.reason)
+        if self._home.table.names(f"{target.host}:{target.port}"):
+            logger.warning("no rule matches, and passing on failed")
+        else:
+            logger.info("passing on failed")
+
     @property
-    def patience(self) -> float:
-        """Seconds that a client has to take its last answer."""
-        return self._home.settings.timeouts.close
+    def timeouts(self) -> Timeouts:
+        """How long is waited."""
+        return self._home.settings.timeouts
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine that is cancelled when the host stops."""
@@ -376,7 +385,7 @@ class Dial:
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._proxy.forget(self._relay)
-        log.get_logger().info("passing on failed", to=str(self._target), why=failure.reason)
+        self._proxy.note_failure(self._target, failure)
         if not self._gone:
             self._gone = True
             self._wire.finish(self._refuse(failure))
@@ -390,7 +399,7 @@ def _read_authority(request: Request) -> Target:
     match = AUTHORITY.fullmatch(request.target)
     if match is None or not 0 < int(match[2]) < 65536:
         raise HandshakeFailure(400, "the target of CONNECT is not: host, colon, port from 1 to 65535")
-    if request.values("transfer-encoding") or request.value("content-length") not in (None, "0"):
+    if request.values("transfer-encoding") or any(size != "0" for size in request.values("content-length")):
         raise HandshakeFailure(400, "CONNECT has no body (RFC 9110 section 9.3.6)")
     return Target(match[1].lower(), int(match[2]), via=tuple(request.values("via")))
 
