@@ -38,13 +38,13 @@ _LONGEST_NAME = 253
 """Characters of a host name that is not ASCII. The DNS carries no more, and mapping one is not linear."""
 
 # A URL that is normal already, in the spellings that are usual; all others take the long way. The quantifiers
-# are possessive: nothing is tried twice.
+# of characters are possessive, those of groups are not: with them Python 3.11.2 takes what is not normal.
 _NORMAL = re.compile(
     r"(?:wss?|https?)://"
-    r"(?:[a-z0-9_-]++\.)*+[a-z_][a-z0-9_-]*+"
-    r"(?::(?!(?:80|443)/)(?:[1-5][0-9]{4}|[1-9][0-9]{0,3}))?+"
-    r"(?:/(?!\.|%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z|~]*+)++"
-    r"(?:\?[!$-&(-;=?-~]*+)?+"
+    r"(?:[a-z0-9_-]++\.)*[a-z_][a-z0-9_-]*+"
+    r"(?::(?!(?:80|443)/)(?:[1-5][0-9]{4}|[1-9][0-9]{0,3}))?"
+    r"(?:/(?!\.|%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z|~]*+)+"
+    r"(?:\?[!$-&(-;=?-~]*+)?"
 )
 _HOST_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9*]*))?")
 _NOT_AUTHORITY = re.compile(r"[\s\x00-\x1f/\\?#@]")

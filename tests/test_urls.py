@@ -215,6 +215,9 @@ def test_the_normal_form_is_final(url: str) -> None:
 
 
 @given(st.one_of(NEARLY_NORMAL, ANYTHING.map("ws://a".__add__)))
+@example("ws://a://")
+@example("ws://a//.")
+@example("ws://a.b/c/.?d")
 def test_the_short_way_takes_only_what_the_long_way_leaves_alone(url: str) -> None:
     if urls._NORMAL.fullmatch(url):
         assert urls._parse(url) == url

@@ -9,13 +9,15 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
 from playwright.async_api import Page, ProxySettings, async_playwright
 
 from ..browser import flags, is_root, require_chromium
 from . import START, Window, call, missing, started
+
+ATTEMPTS = 5
 
 
 class Tab:
@@ -108,14 +110,28 @@ async def chromedriver(capabilities: Mapping[str, object], *args: str) -> AsyncI
     if driver is None:
         missing("chromedriver", "it is not on PATH", excused=True)
     options = {"binary": path, "args": ["--headless", *flags(), *args]}
-    async with started(driver, "--port=0") as process:
-        assert process.stdout is not None
-        async with asyncio.timeout(START):
-            while not (found := re.search(rb"successfully on port (\d+)", await process.stdout.readline())):
-                pass
-        session = Driven(f"http://127.0.0.1:{int(found[1])}/session")
+    async with AsyncExitStack() as stack:
+        session = Driven(f"http://127.0.0.1:{await _start(driver, stack)}/session")
         await session.begin({**capabilities, "goog:chromeOptions": options})
         try:
             yield session
         finally:
             await session.end()
+
+
+async def _start(driver: str, stack: AsyncExitStack) -> int:
+    """Start chromedriver; return its port.
+
+    It takes a port of the system's choice in one family of addresses, and ends if another program has that
+    of the other family; so it is started once more.
+    """
+    said = b""
+    for _ in range(ATTEMPTS):
+        process = await stack.enter_async_context(started(driver, "--port=0"))
+        assert process.stdout is not None
+        async with asyncio.timeout(START):
+            while line := await process.stdout.readline():
+                said += line
+                if found := re.search(rb"successfully on port (\d+)", line):
+                    return int(found[1])
+    raise AssertionError(f"chromedriver did not start: {said.decode(errors='replace')}")
