@@ -232,6 +232,7 @@ class TestBlocked:
             gate = threading.Event()
             with host.in_thread(), client(host) as peer:
                 program.block(gate)
+                soon(lambda: host.sockets)
                 (session,) = host.sockets.values()
                 sender = threading.Thread(target=flood)
                 sender.start()
