@@ -140,3 +140,9 @@ def test_the_bad_ports_are_those_of_the_fetch_standard() -> None:
     assert {1, 22, 25, 110, 143, 587, 6000, 6667, 10080} <= BAD_PORTS
     assert not {80, 443, 8080, 8443, 3000, 5000, 9000} & BAD_PORTS
     assert len(BAD_PORTS) == 83
+
+
+@pytest.mark.parametrize("protocols", [5, None, b"chat"])
+def test_protocols_that_are_none(protocols: object) -> None:
+    with pytest.raises(UnsupportedType, match="a str, or a sequence of str"):
+        parse_protocols(protocols)  # type: ignore[arg-type]

@@ -424,3 +424,12 @@ async def test_join_is_for_threads(site: Site) -> None:
         client.join()
     client.terminate()
     await terminated(client)
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [(5, "onOpen, onMessage"), (object(), "onOpen, onMessage"), ({"onOpn": print}, "did you mean onOpen")],
+)
+async def test_a_handler_that_would_hear_nothing_is_refused(handler: object, words: str) -> None:
+    with pytest.raises(InvalidHandler, match=words):
+        WebSocketClient.new("ws://127.0.0.1:9/", handler)

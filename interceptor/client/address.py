@@ -101,6 +101,8 @@ def parse_protocols(protocols: str | Sequence[str]) -> tuple[str, ...]:
         DOMException: SyntaxError; one is no token, or comes twice.
         UnsupportedType: not a str or a sequence of them.
     """
+    if not isinstance(protocols, Iterable) or isinstance(protocols, bytes):
+        raise UnsupportedType(f"protocols is {protocols!r}; it is a str, or a sequence of str")
     names = (protocols,) if isinstance(protocols, str) else tuple(protocols)
     for name in names:
         if not isinstance(name, str):

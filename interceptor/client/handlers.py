@@ -7,6 +7,7 @@ Connecting ──► onOpen ──► onMessage, any number ──► onTerminat
 from __future__ import annotations
 
 import asyncio
+import difflib
 import inspect
 import itertools
 import json
@@ -113,6 +114,7 @@ class WebSocketClient:
         self.id = next(_ids)
         self.url = url
         self.handler = handler
+        _check_members(handler)
         self.dataType = _data_type(handler)
         self._callbacks = {name: _callback(handler, name) for name in CALLBACKS}
         self._run = run
@@ -350,6 +352,18 @@ def _usable(url: str, options: ConnectOptions) -> str | None:
     except DOMException as exc:
         log.get_logger().warning("no connection is possible", why=exc.message)
         return None
+
+
+def _check_members(handler: object) -> None:
+    """Check that a handler is one, and no name in it a slip of the pen; other names are its own."""
+    names = (*CALLBACKS, "dataType")
+    if isinstance(handler, Mapping):
+        for key in handler:
+            close = difflib.get_close_matches(str(key), names, 1, 0.8)
+            if key not in names and close:
+                raise InvalidHandler(f"the handler has {key!r}; did you mean {close[0]}?")
+    elif handler is not None and not any(hasattr(handler, name) for name in names):
+        raise InvalidHandler(f"the handler is {handler!r}; it has some of {', '.join(names)}")
 
 
 def _member(handler: object, name: str) -> object:
