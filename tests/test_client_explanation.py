@@ -267,3 +267,14 @@ async def test_the_command_trusts_an_authority(tmp_path: Path) -> None:
         await served.close_code()
         served.writer.close()
         assert (await explaining)[0] == 0
+
+
+async def test_what_a_server_says_of_its_denial_is_shown() -> None:
+    host = Host([("*", 2)], security=ANYONE)
+    host.on("WebSocketUpgrade")(lambda event: event.deny(403, body="members only\n\x1b[2J" + "x" * 1000))
+    async with host:
+        text = str(await explain(host.ws_url("/x", token=False)))
+    assert "    members only\n" in text
+    assert "\x1b" not in text
+    assert text.count("x") < 700
+    assert "members only" not in str(await ask("right"))

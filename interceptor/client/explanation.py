@@ -25,6 +25,9 @@ PATIENCE = 20.0
 SHOWN = 16 * 1024
 """Most bytes of a head that are printed."""
 
+SHOWN_OF_BODY, LINES = 500, 5
+"""Most bytes and lines of a body that are printed."""
+
 GOODBYE = 1.0
 """Seconds for the server to answer our close."""
 
@@ -42,6 +45,7 @@ class Explanation:
         standard: where the rule stands.
         mark: which head, and which line of it from 0, decides; None where none does.
         verdicts: of Chromium, Firefox and WebKit.
+        body: what came at once after the head of an answer that is no 101; there a server says why.
     """
 
     url: str
@@ -52,6 +56,7 @@ class Explanation:
     standard: str
     mark: tuple[Literal["request", "response"], int] | None
     verdicts: tuple[Verdict, Verdict, Verdict]
+    body: bytes = b""
 
     @property
     def chromium(self) -> Verdict:
@@ -80,6 +85,7 @@ class Explanation:
                 "",
                 *self._lines("request", self.request, "not sent"),
                 *self._lines("response", self.response, "none"),
+                *self._body_lines(),
                 f"{self.reason[:1].upper()}{self.reason[1:]}.",
                 f"The rule: {self.standard}.",
                 "",
@@ -93,6 +99,12 @@ class Explanation:
             marked = self.mark is not None and self.mark == (which, number)
             yield f"{'  > ' if marked else '    '}{line}"
         yield ""
+
+    def _body_lines(self) -> Iterator[str]:
+        for line in _split(self.body[:SHOWN_OF_BODY])[:LINES]:
+            yield f"    {line}"
+        if self.body:
+            yield ""
 
 
 async def explain(
@@ -145,11 +157,14 @@ class Trial:
         self._request = write_request(opening)
         self._response: Response | None = None
         self._connection: Connection | None = None
+        self._body = b""
         self._gone = asyncio.Event()
         self.exchange = Exchange(self._request, self._answered)
 
     def _answered(self, transport: asyncio.Transport, response: Response, rest: bytes) -> None:
         self._response = response
+        if response.status != 101:
+            self._body = rest
         accepted = check_response(response, self._opening)
         self._connection = Connection(
             transport,
@@ -196,6 +211,7 @@ class Trial:
             RULES[failure.rule].standard,
             _mark(failure, request, response),
             verdicts(failure.rule),
+            self._body,
         )
 
 
