@@ -35,7 +35,7 @@ def test_they_are_there() -> None:
 @pytest.mark.parametrize(("page", "index"), PROGRAMS)
 def test_a_program(page: str, index: int, display: dict[str, str]) -> None:
     code = programs(page)[index]
-    toolkit = next((name for name in NEEDS if re.search(rf"^(from|import) {name}\b", code, re.MULTILINE)), "")
+    toolkit = next((name for name in NEEDS if re.search(rf"^(from|import) .*\b{name}\b", code, re.M)), "")
     python, path = sys.executable, str(ROOT)
     if toolkit in ("gi", "wx"):
         python, path = SYSTEM_PYTHON, os.pathsep.join((path, str(SYSTEM_PACKAGES)))
