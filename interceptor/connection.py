@@ -8,7 +8,6 @@ leave in one write. What the transport cannot take at once waits here, in pieces
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,25 +15,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from websockets.extensions import Extension
-from websockets.frames import Opcode
-from websockets.protocol import Protocol as Core
-from websockets.protocol import Side, State
 
 from .config import Limits, Timeouts
-from .messages import Messages, Utf8
+from .frames import OPEN, Frames
 
 __all__ = ["Connection", "End", "Initiator", "Linger", "Owner"]
 
-OPEN = State.OPEN
-CONT, TEXT, BINARY, PONG = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PONG
 PIECE = 256 * 1024
 """Most bytes handed to the transport at once."""
-
-SLICE = 64 * 1024
-"""Most bytes handled before it is asked again whether the owner can take more."""
-
-UNPACKING = 16 * 1024
-"""The same where they are compressed: they may become a thousand times as many."""
 
 LOST = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
@@ -46,9 +34,6 @@ NO_HANDSHAKE = "the connection was lost without a closing handshake"
 
 Initiator = Literal["client", "host", "fault"]
 Bytes = bytes | bytearray | memoryview
-
-# The core names frames with their payloads at debug level only, and nobody's logging is set up for it.
-_core_log = logging.getLogger("interceptor.core")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +99,14 @@ class Connection(asyncio.Protocol):
         self._limits = limits
         self._timeouts = timeouts
         self._lost = lost
-        self._core = Core(Side.CLIENT if client else Side.SERVER, max_size=limits.message, logger=_core_log)
-        utf8 = Utf8()
-        # Incoming frames pass the extensions from last to first: text is checked once it is unpacked.
-        self._core.extensions = [utf8, *extensions]
-        self._messages = Messages(utf8.texts, chunks)
+        self._frames = Frames(
+            extensions,
+            limits.message,
+            chunks=chunks,
+            client=client,
+            deliver=owner.message_received,
+            pong=self._pong_received,
+        )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._end: End | None = None
@@ -136,10 +124,6 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._waiters: set[asyncio.Future[None]] = set()
         # Reading
-        self._slice = UNPACKING if extensions else SLICE
-        self._backlog = bytearray()
-        self._slicing = False
-        self._held = False
         self._reading = True
         self._heard = True
         self._eof_received = False
@@ -176,7 +160,7 @@ class Connection(asyncio.Protocol):
         """Bytes of frames that were handed to the operating system so far."""
         return self._made_bytes - max(self._left_bytes, self.buffered_amount)
 
-    def send(self, payload: Bytes, opcode: Literal[0, 1, 2], fin: bool = True) -> None:
+    def send(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool = True) -> None:
         """Send a message, or a piece of one; without effect once the closing handshake has begun.
 
         Args:
@@ -184,16 +168,10 @@ class Connection(asyncio.Protocol):
             opcode: 1 text, 2 binary, 0 for the pieces of a message after its first.
             fin: whether the message ends here.
         """
-        core = self._core
-        if core.state is not OPEN:
-            return
-        if opcode == 2:
-            core.send_binary(payload, fin)
-        elif opcode == 1:
-            core.send_text(payload, fin)
-        else:
-            core.send_continuation(payload, fin)
-        self._sent(len(payload))
+        frames = self._frames
+        if frames.core.state is OPEN:
+            frames.send(payload, opcode, fin)
+            self._sent(len(payload))
 
     def batch(self) -> bool:
         """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
@@ -208,9 +186,9 @@ class Connection(asyncio.Protocol):
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Start the closing handshake after what was sent; without effect if it has begun."""
-        if self._core.state is OPEN:
+        if self._frames.core.state is OPEN:
             self._closed = True
-            self._core.send_close(code, reason)
+            self._frames.close(code, reason)
             self._sent(0)
             self._start_timer(self._timeouts.close, self._give_up)
 
@@ -218,7 +196,7 @@ class Connection(asyncio.Protocol):
         """Close with a code of RFC 6455 section 7.4.1 because of a fault; the end is reported at once."""
         if self._end is None:
             self._fault = fault
-            self._core.fail(code, fault[:123])
+            self._frames.fail(code, fault[:123])
             self._flush()
             self._finish()
 
@@ -244,9 +222,9 @@ class Connection(asyncio.Protocol):
 
     async def ping(self, payload: bytes) -> None:
         """Send a ping with a payload not in use and wait for its pong, or for the end of the connection."""
-        if self._core.state is OPEN:
+        if self._frames.core.state is OPEN:
             waiter = self._pings[payload] = self._loop.create_future()
-            self._core.send_ping(payload)
+            self._frames.ping(payload)
             self._sent(len(payload))
             try:
                 await waiter
@@ -257,8 +235,9 @@ class Connection(asyncio.Protocol):
         """Stop or resume reading on the owner's behalf."""
         if self._end is not None:
             return
-        self._held = held
-        self._work_off()
+        self._frames.held = held
+        if not held and self._frames.waiting and not self._corked:
+            self._receive()
         if self._ending:
             self._finish()
             return
@@ -272,56 +251,19 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is complete, then write all answers at once."""
         self._heard = True
-        if self._end is not None:
-            return
-        if self._backlog:
-            self._backlog += data
-            self._work_off()
-        elif len(data) <= self._slice:
-            self._handle(data)
-        else:
-            self._handle_slices(memoryview(data))
+        if self._end is None:
+            self._receive(data)
 
-    def _handle_slices(self, data: memoryview) -> None:
-        """Handle a large read a slice at a time; keep the rest once the owner takes no more."""
-        self._slicing = True
-        try:
-            for start in range(0, len(data), self._slice):
-                if self._held:
-                    self._backlog += data[start:]
-                    break
-                self._handle(data[start : start + self._slice])
-        finally:
-            self._slicing = False
-        if self._core.state is not OPEN or self._fault:
-            self._finish_if_over()
-
-    def _work_off(self) -> None:
-        """Handle what is kept, a slice at a time, while the owner takes it."""
-        while self._backlog and not self._held and not self._corked and self._end is None:
-            piece = bytes(memoryview(self._backlog)[: self._slice])
-            del self._backlog[: self._slice]
-            self._handle(piece)
-
-    def _handle(self, data: bytes | memoryview) -> None:
-        core = self._core
-        core.receive_data(data)  # type: ignore[arg-type]  # it appends to a bytearray, which takes any bytes
-        take, received = self._messages.take, self._owner.message_received
+    def _receive(self, data: bytes = b"") -> None:
+        frames = self._frames
         self._corked = True
         try:
-            for frame in core.events_received():
-                opcode = frame.opcode  # type: ignore[union-attr]  # there is no handshake here, only frames
-                if opcode is TEXT or opcode is BINARY or opcode is CONT:
-                    message = take(frame)  # type: ignore[arg-type]
-                    if message is not None:
-                        received(*message)
-                elif opcode is PONG:
-                    self._pong_received(bytes(frame.data))  # type: ignore[union-attr]
+            frames.receive(data)
         finally:
             self._corked = False
             self._corked_bytes = 0
         self._flush()
-        if core.state is not OPEN or self._fault:
+        if frames.core.state is not OPEN or self._fault:
             self._finish_if_over()
 
     def eof_received(self) -> bool:
@@ -348,7 +290,7 @@ class Connection(asyncio.Protocol):
         if self._end is None:
             self._finish()
         else:
-            self._core.receive_eof()
+            self._frames.receive_eof()
 
     # asyncio's side: writing.
 
@@ -376,7 +318,7 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        writes = self._core.data_to_send()
+        writes = self._frames.take_writes()
         if not writes:
             return
         data = writes[0] if len(writes) == 1 else b"".join(writes)
@@ -390,7 +332,7 @@ class Connection(asyncio.Protocol):
                 self._write()
         if self._blocked:
             self._check_full()
-        elif self._core.eof_sent:
+        elif self._frames.core.eof_sent:
             self._half_close()
 
     def _write(self) -> None:
@@ -403,7 +345,7 @@ class Connection(asyncio.Protocol):
                 piece = view[:PIECE]
             self._out_bytes -= len(piece)
             self._transport.write(piece)
-        if not out and not self._blocked and self._core.eof_sent:
+        if not out and not self._blocked and self._frames.core.eof_sent:
             self._half_close()
 
     def _half_close(self) -> None:
@@ -433,7 +375,7 @@ class Connection(asyncio.Protocol):
     def _choose_reading(self) -> None:
         # Who does not take our answers need not send more questions.
         stalled = self._blocked and self.buffered_amount > self._limits.read_buffer
-        reading = not (self._held or stalled)
+        reading = not (self._frames.held or stalled)
         if reading is self._reading or self._transport.is_closing():
             return
         self._reading = reading
@@ -443,8 +385,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _finish_if_over(self) -> None:
-        if self._core.close_rcvd is not None or self._core.parser_exc is not None:
-            self._backlog.clear()  # Nothing counts after that.
+        if self._frames.core.close_rcvd is not None or self._frames.core.parser_exc is not None:
+            self._frames.drop()  # Nothing counts after that.
             self._finish()
         elif self._fault:
             self._finish()
@@ -454,17 +396,18 @@ class Connection(asyncio.Protocol):
 
         What the owner has no room for yet waits here, packed as it came, and the end behind it.
         """
-        if self._end is not None or self._corked or self._slicing:
+        if self._end is not None or self._corked:
             return  # More of what arrived is on its way to the owner.
         self._ending = True
-        self._work_off()
-        if self._end is not None:
-            return
-        if self._backlog:
+        if self._frames.waiting and not self._frames.held:
+            self._receive()
+            if self._end is not None:
+                return
+        if self._frames.waiting:
             self._owner.connection_ending()
             return
         if self._stream_ended:
-            self._core.receive_eof()
+            self._frames.receive_eof()
         self._end = self._make_end()
         self._start_timer(None if self._lost_transport else self._timeouts.close, self._give_up)
         self._wake()
@@ -475,7 +418,7 @@ class Connection(asyncio.Protocol):
         self._owner.connection_ended(self._end)
 
     def _make_end(self) -> End:
-        core = self._core
+        core = self._frames.core
         received, exc = core.close_rcvd, core.parser_exc
         code, reason = (LOST, "") if received is None else (int(received.code), received.reason)
         fault = self._fault or self._describe(exc)
@@ -489,7 +432,7 @@ class Connection(asyncio.Protocol):
             return ""
         if isinstance(exc, EOFError):
             return NO_HANDSHAKE
-        sent = self._core.close_sent
+        sent = self._frames.core.close_sent
         code = LOST if sent is None else int(sent.code)
         if code == TOO_BIG:
             return f"a message is over Limits.message ({self._limits.message} bytes); closed with {code}"
@@ -518,10 +461,10 @@ class Connection(asyncio.Protocol):
         self._start_timer(self._timeouts.ping, self._keepalive)
 
     def _keepalive(self) -> None:
-        if self._core.state is not OPEN:
+        if self._frames.core.state is not OPEN:
             return
         self._heard = False
-        self._core.send_ping(os.urandom(4))
+        self._frames.ping(os.urandom(4))
         self._flush()
         if self._timeouts.pong is None:
             self._schedule_ping()
@@ -536,7 +479,7 @@ class Connection(asyncio.Protocol):
             self.fail(1011, f"no answer to a ping within {self._timeouts.pong} s; the peer is gone")
 
     def _give_up(self) -> None:
-        if self._held:
+        if self._frames.held:
             # The peer's close may wait to be read; that the program is slow is not the peer's fault.
             self._start_timer(self._timeouts.close, self._give_up)
         else:

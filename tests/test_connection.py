@@ -12,7 +12,8 @@ from typing import ClassVar
 import pytest
 
 from interceptor.config import Limits
-from interceptor.connection import PIECE, UNPACKING, End
+from interceptor.connection import PIECE, End
+from interceptor.frames import SLICE
 
 from .pair import MIB, Pair, connected, deflate
 from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, until
@@ -233,7 +234,7 @@ class Sides:
                 connection.hold(False)
                 await until(lambda: len(owner.data) > counts[-1])
                 counts.append(len(owner.data))
-            most = UNPACKING // 500 + 1
+            most = SLICE // 500 + 1
             assert all(after - before <= most for before, after in itertools.pairwise(counts))
             connection.hold(False)
             far.writer.close()
@@ -268,7 +269,7 @@ class Sides:
             for _ in range(200):
                 data = packer.compress(bytes(MIB // 4)) + packer.flush(zlib.Z_SYNC_FLUSH)
                 bombs.append(far.frame(BINARY, data.removesuffix(b"\0\0\xff\xff"), rsv=4))
-            assert sum(map(len, bombs)) > 3 * UNPACKING
+            assert sum(map(len, bombs)) > 3 * SLICE
             await far.send(*bombs)
             await until(lambda: owner.data)
             for _ in range(10):

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 import pytest
 
 from interceptor.config import Limits, Timeouts
-from interceptor.connection import UNPACKING, Connection, End, Linger
+from interceptor.connection import Connection, End, Linger
+from interceptor.frames import SLICE
 
 from .pair import MIB, NEVER, Clock, Far, Owner, Pair, connected, deflate, two_ends
 from .peer import BINARY, CLOSE, CONT, MASK, PATIENCE, PING, PONG, TEXT, Frame, frame, until
@@ -184,7 +185,7 @@ class Ends:
 
             owner.on_message = leave
             with pytest.raises(KeyboardInterrupt):
-                connection.data_received(far.frame(TEXT, "x") * UNPACKING)
+                connection.data_received(far.frame(TEXT, "x") * SLICE)
             owner.on_message = lambda data: None
             connection.abort("enough")
             assert len(owner.ends) == 1
@@ -192,8 +193,10 @@ class Ends:
     async def test_the_end_of_the_stream_is_seen_though_reading_was_held(self) -> None:
         async with self.pair() as (connection, far, owner, wire, lost):
             owner.on_message = lambda data: connection.hold(True)
-            await far.send(far.frame(TEXT, "x"), far.close_frame(3000))
-            await until(lambda: owner.ends)
+            await far.send(far.frame(TEXT, "x"))
+            await until(lambda: not wire.is_reading())
+            connection.fail(1011, "enough")
+            assert owner.ends
             assert wire.is_reading()
             far.writer.close()
             await asyncio.wait_for(lost.wait(), PATIENCE)

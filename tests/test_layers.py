@@ -17,7 +17,8 @@ LAYERS = (
     ("exceptions", "log"),
     ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
-    ("connection", "stream", "dispatch"),
+    ("frames", "stream", "dispatch"),
+    ("connection",),
     ("inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
@@ -28,7 +29,7 @@ LAYERS = (
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 DOORS = {
-    "websockets": ("handshake", "messages", "connection"),
+    "websockets": ("handshake", "messages", "frames", "connection"),
     "threading": ("dispatch",),
     "queue": ("dispatch",),
     "structlog": ("log",),

@@ -473,7 +473,7 @@ class TestClose:
 
         async with open_socket(host) as (_, peer, seen):
             await peer.send(frames(messages(20, 1)))
-            await seen.wait_for(WebSocketReceive, 20)
+            await seen.wait_for(WebSocketReceive)
             await peer.send(frames(messages(20, 1)))
             gate.set()
             assert await peer.close_code() == 3000

@@ -1,0 +1,295 @@
+"""Bytes to messages and back, for one side of one WebSocket; no transport, no clock.
+
+websockets' sans-I/O core does the frames, but for one kind: on the server's side a *plain* frame is read and
+written here. That is a whole message of its own, not compressed and not over the limit: a few bytes of head
+before a payload, most of what ever comes, and so at a third of the cost. What is not plain goes to the core
+frame by frame, byte for byte, so that nothing but the core judges what is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Literal
+
+from websockets.extensions import Extension
+from websockets.frames import Opcode
+from websockets.protocol import Protocol as Core
+from websockets.protocol import Side, State
+
+from .messages import Messages, Utf8
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # Built without a compiler.
+    from websockets.utils import apply_mask
+
+__all__ = ["OPEN", "Deliver", "Frames"]
+
+Deliver = Callable[[str | bytes, bool, Literal[1, 2]], None]
+"""Takes a message, or a piece of one: data, FIN, and 1 text or 2 binary."""
+
+OPEN = State.OPEN
+CONT, TEXT, BINARY, PONG = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PONG
+
+WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
+"""First byte of a frame that is a whole message, without an extension's bit (RFC 6455 section 5.2)."""
+
+WHOLE = frozenset((WHOLE_TEXT, WHOLE_BINARY))
+
+LONGEST_HEAD = 14
+"""Bytes of a head with a length of 64 bits and a mask."""
+
+LARGE = 4096
+"""Bytes above which a view is cheaper than a copy."""
+
+SLICE = 16 * 1024
+"""Most bytes the core gets before `held` is looked at again: compressed, they may become a thousand times as
+many."""
+
+SHORT_HEADS = {
+    first: [bytes((first, length)) for length in range(126)] for first in (WHOLE_TEXT, WHOLE_BINARY)
+}
+_head_16 = Struct("!BBH").pack
+_head_64 = Struct("!BBQ").pack
+
+# The core names frames with their payloads at debug level only, and nobody's logging is set up for it.
+_core_log = logging.getLogger("interceptor.core")
+
+
+class Frames:
+    """What one end reads and writes.
+
+    Args:
+        extensions: as the handshake agreed.
+        limit: bytes of a message, unpacked.
+        chunks: give each data frame as it comes instead of whole messages.
+        client: whether this end is the client.
+        deliver: takes what comes, in order, while `receive` runs.
+        pong: takes the payload of each pong.
+
+    Attributes:
+        core: the core; for what it knows of the state and of the closing handshake.
+        held: set, also within `deliver`, to have what follows kept.
+    """
+
+    __slots__ = (
+        "_client",
+        "_deliver",
+        "_fragmented",
+        "_kept",
+        "_limit",
+        "_messages",
+        "_owed",
+        "_plain_out",
+        "_pong",
+        "_wanted",
+        "_writes",
+        "core",
+        "held",
+    )
+
+    def __init__(
+        self,
+        extensions: Sequence[Extension],
+        limit: int,
+        *,
+        chunks: bool,
+        client: bool,
+        deliver: Deliver,
+        pong: Callable[[bytes], None],
+    ) -> None:
+        self.core = Core(Side.CLIENT if client else Side.SERVER, max_size=limit, logger=_core_log)
+        utf8 = Utf8()
+        # Incoming frames pass the extensions from last to first: text is checked once it is unpacked.
+        self.core.extensions = [utf8, *extensions]
+        self._messages = Messages(utf8.texts, chunks)
+        self._limit = limit
+        self._deliver = deliver
+        self._pong = pong
+        self._client = client
+        self._plain_out = not (client or extensions)
+        self._writes: list[bytes] = []
+        self.held = False
+        # Of what came: what is kept; how many bytes must be added to it before a look is of use; how many of
+        # a frame are still to come that the core has begun; whether a message in fragments is under way.
+        self._kept: list[bytes] = []
+        self._wanted = 0
+        self._owed = 0
+        self._fragmented = False
+
+    # Out.
+
+    def send(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
+        """Make a data frame; the core must be open."""
+        if opcode and fin and self._plain_out:
+            length = len(payload)
+            first = WHOLE_TEXT if opcode == 1 else WHOLE_BINARY
+            self._writes += (
+                SHORT_HEADS[first][length] if length < 126 else _long_head(first, length),
+                payload,
+            )
+            return
+        if opcode == 2:
+            self.core.send_binary(payload, fin)
+        elif opcode == 1:
+            self.core.send_text(payload, fin)
+        else:
+            self.core.send_continuation(payload, fin)
+        self._pull()
+
+    def ping(self, payload: bytes) -> None:
+        """Make a ping."""
+        self.core.send_ping(payload)
+        self._pull()
+
+    def close(self, code: int | None, reason: str) -> None:
+        """Begin the closing handshake; the core must be open."""
+        self.core.send_close(code, reason)
+        self._pull()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 section 7.1.7)."""
+        self.core.fail(code, reason)
+        self._pull()
+
+    def take_writes(self) -> list[bytes]:
+        """Return what is to be written, in order; an empty piece is the end of the stream."""
+        writes, self._writes = self._writes, []
+        return writes
+
+    def _pull(self) -> None:
+        # After each call of the core, so that its frames and those made here leave in the order of the calls.
+        self._writes += self.core.data_to_send()
+
+    # In.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether whole frames may be kept because of `held`."""
+        return bool(self._kept) and self._wanted <= 0
+
+    def drop(self) -> None:
+        """Forget what is kept."""
+        self._kept = []
+
+    def receive_eof(self) -> None:
+        """Take the end of the stream."""
+        self.core.receive_eof()
+        self._pull()
+
+    def receive(self, data: bytes = b"") -> None:
+        """Deliver what is complete with `data`, and with what was kept, until `held` is set."""
+        start = 0
+        if self._kept:
+            data, start = self._add(data)
+        size = len(data)
+        while start < size:
+            if self.held:
+                start = self._keep(data, start, 0)
+            elif self._client or self.core.state is not OPEN:
+                start = self._to_core(data, start, min(start + SLICE, size))
+            elif self._owed:
+                end = min(start + self._owed, size)
+                self._owed -= end - start
+                start = self._to_core(data, start, end)
+            else:
+                start = self._receive_frames(data, start)
+
+    def _add(self, data: bytes) -> tuple[bytes, int]:
+        """Add to what is kept; return what can be looked at now, and where to begin."""
+        kept, wanted = self._kept, self._wanted
+        self._wanted -= len(data)
+        if self.held or self._wanted > 0:
+            if data:
+                kept.append(data)
+            return b"", 0
+        self._kept = []
+        if wanted <= 0 or len(data) - wanted < LARGE:
+            kept.append(data)
+            return b"".join(kept), 0
+        # The frame is complete, and what follows it is too much to be copied with it.
+        kept.append(data[:wanted])
+        frame = b"".join(kept)
+        return (data, wanted) if self._receive_plain(frame, 0) == len(frame) else (frame + data[wanted:], 0)
+
+    def _keep(self, data: bytes, start: int, wanted: int) -> int:
+        self._kept = [data[start:]]
+        self._wanted = wanted
+        return len(data)
+
+    def _receive_frames(self, data: bytes, start: int) -> int:
+        """Take the frames that data has from `start` on; return where the rest begins."""
+        if not self._fragmented:
+            start = self._receive_plain(data, start)
+            if self.held or self.core.state is not OPEN:
+                return start
+        return start if start == len(data) else self._receive_other(data, start)
+
+    def _receive_other(self, data: bytes, start: int) -> int:
+        """Have the core take a frame that is not plain, or keep what is incomplete."""
+        size = len(data)
+        if size - start < 2:
+            return self._keep(data, start, 1)
+        first, length = data[start], data[start + 1] - 0x80
+        if length < 0:
+            return self._to_core(data, start, size)  # Not masked: there will be nothing after it.
+        head = 6 if length < 126 else 8 if length == 126 else LONGEST_HEAD
+        if size - start < head:
+            return self._keep(data, start, start + head - size)
+        if length > 125:
+            length = int.from_bytes(data[start + 2 : start + head - 4])
+        end = start + head + length
+        if end > size and length <= self._limit and first in WHOLE and not self._fragmented:
+            return self._keep(data, start, end - size)
+        self._owed = max(0, end - size)
+        return self._to_core(data, start, min(end, size))
+
+    def _receive_plain(self, data: bytes, start: int) -> int:
+        """Deliver the plain frames that data has from `start` on; return where the rest begins."""
+        size, limit, deliver, core = len(data), self._limit, self._deliver, self.core
+        while size - start > 5:
+            first, length = data[start], data[start + 1] - 0x80
+            if first not in WHOLE or length < 0:
+                break
+            body = start + 6
+            if length > 125:
+                body = start + (8 if length == 126 else LONGEST_HEAD)
+                length = int.from_bytes(data[start + 2 : body - 4])
+            end = body + length
+            if end > size or length > limit:
+                break
+            payload = data[body:end] if length < LARGE else memoryview(data)[body:end]
+            message: str | bytes = apply_mask(payload, data[body - 4 : body])
+            if first == WHOLE_TEXT:
+                try:
+                    message = str(message, "utf-8")  # type: ignore[arg-type]
+                except UnicodeDecodeError:
+                    break
+                deliver(message, True, 1)
+            else:
+                deliver(message, True, 2)
+            start = end
+            if self.held or core.state is not OPEN:
+                break
+        return start
+
+    def _to_core(self, data: bytes, start: int, end: int) -> int:
+        """Have the core take a piece of data, and deliver what comes of it; return where the rest begins."""
+        self.core.receive_data(data[start:end])
+        self._pull()
+        for frame in self.core.events_received():
+            opcode = frame.opcode  # type: ignore[union-attr]  # there is no handshake here, only frames
+            if opcode is TEXT or opcode is BINARY or opcode is CONT:
+                self._fragmented = not frame.fin  # type: ignore[union-attr]
+                message = self._messages.take(frame)  # type: ignore[arg-type]
+                if message is not None:
+                    self._deliver(*message)
+            elif opcode is PONG:
+                self._pong(bytes(frame.data))  # type: ignore[union-attr]
+        return end
+
+
+def _long_head(first: int, length: int) -> bytes:
+    return _head_16(first, 126, length) if length < 65536 else _head_64(first, 127, length)
