@@ -321,14 +321,14 @@ class Connection(asyncio.Protocol):
         writes = self._frames.take_writes()
         if not writes:
             return
-        data = writes[0] if len(writes) == 1 else b"".join(writes)
-        self._made_bytes += len(data)
-        if data and not self._transport.is_closing():
-            if not self._out and not self._blocked and len(data) <= PIECE:
-                self._transport.write(data)
+        size = sum(map(len, writes))
+        self._made_bytes += size
+        if size and not self._transport.is_closing():
+            if not self._out and not self._blocked and size <= PIECE:
+                self._transport.write(b"".join(writes))
             else:
-                self._out.append(data)
-                self._out_bytes += len(data)
+                self._out += writes
+                self._out_bytes += size
                 self._write()
         if self._blocked:
             self._check_full()
@@ -336,17 +336,26 @@ class Connection(asyncio.Protocol):
             self._half_close()
 
     def _write(self) -> None:
-        out = self._out
-        while out and not self._blocked and not self._transport.is_closing():
-            piece = out.popleft()
-            if len(piece) > PIECE:
-                view = memoryview(piece)
-                out.appendleft(view[PIECE:])
-                piece = view[:PIECE]
+        while self._out and not self._blocked and not self._transport.is_closing():
+            piece = self._next_piece()
             self._out_bytes -= len(piece)
             self._transport.write(piece)
-        if not out and not self._blocked and self._frames.core.eof_sent:
+        if not self._out and not self._blocked and self._frames.core.eof_sent:
             self._half_close()
+
+    def _next_piece(self) -> Bytes:
+        """Take the next PIECE bytes of what waits; a large payload is not copied for it."""
+        pieces: list[Bytes] = []
+        room = PIECE
+        while self._out and room:
+            piece = self._out.popleft()
+            if len(piece) > room:
+                view = memoryview(piece)
+                self._out.appendleft(view[room:])
+                piece = view[:room]
+            room -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _half_close(self) -> None:
         transport = self._transport

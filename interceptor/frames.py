@@ -75,12 +75,15 @@ class Frames:
     """
 
     __slots__ = (
+        "_body",
         "_client",
         "_deliver",
         "_fragmented",
+        "_head",
         "_kept",
         "_limit",
         "_messages",
+        "_missing",
         "_owed",
         "_plain_out",
         "_pong",
@@ -114,10 +117,14 @@ class Frames:
         self.held = False
         # Of what came: what is kept; how many bytes must be added to it before a look is of use; how many of
         # a frame are still to come that the core has begun; whether a message in fragments is under way.
-        self._kept: list[bytes] = []
+        self._kept = b""
         self._wanted = 0
         self._owed = 0
         self._fragmented = False
+        # Of a plain frame that is not complete: its head, its payload so far, unmasked, how much is missing.
+        self._head = b""
+        self._body: list[bytes] = []
+        self._missing = 0
 
     # Out.
 
@@ -172,7 +179,7 @@ class Frames:
 
     def drop(self) -> None:
         """Forget what is kept."""
-        self._kept = []
+        self._kept = b""
 
     def receive_eof(self) -> None:
         """Take the end of the stream."""
@@ -181,13 +188,18 @@ class Frames:
 
     def receive(self, data: bytes = b"") -> None:
         """Deliver what is complete with `data`, and with what was kept, until `held` is set."""
-        start = 0
         if self._kept:
-            data, start = self._add(data)
-        size = len(data)
+            self._wanted -= len(data)
+            data, self._kept = self._kept + data, b""
+            if self.held or self._wanted > 0:
+                self._kept = data
+                return
+        start, size = 0, len(data)
         while start < size:
             if self.held:
                 start = self._keep(data, start, 0)
+            elif self._missing:
+                start = self._receive_body(data, start)
             elif self._client or self.core.state is not OPEN:
                 start = self._to_core(data, start, min(start + SLICE, size))
             elif self._owed:
@@ -197,25 +209,8 @@ class Frames:
             else:
                 start = self._receive_frames(data, start)
 
-    def _add(self, data: bytes) -> tuple[bytes, int]:
-        """Add to what is kept; return what can be looked at now, and where to begin."""
-        kept, wanted = self._kept, self._wanted
-        self._wanted -= len(data)
-        if self.held or self._wanted > 0:
-            if data:
-                kept.append(data)
-            return b"", 0
-        self._kept = []
-        if wanted <= 0 or len(data) - wanted < LARGE:
-            kept.append(data)
-            return b"".join(kept), 0
-        # The frame is complete, and what follows it is too much to be copied with it.
-        kept.append(data[:wanted])
-        frame = b"".join(kept)
-        return (data, wanted) if self._receive_plain(frame, 0) == len(frame) else (frame + data[wanted:], 0)
-
     def _keep(self, data: bytes, start: int, wanted: int) -> int:
-        self._kept = [data[start:]]
+        self._kept = data[start:]
         self._wanted = wanted
         return len(data)
 
@@ -242,7 +237,9 @@ class Frames:
             length = int.from_bytes(data[start + 2 : start + head - 4])
         end = start + head + length
         if end > size and length <= self._limit and first in WHOLE and not self._fragmented:
-            return self._keep(data, start, end - size)
+            self._head = data[start : start + head]
+            self._missing = length
+            return self._receive_body(data, start + head)
         self._owed = max(0, end - size)
         return self._to_core(data, start, min(end, size))
 
@@ -274,6 +271,33 @@ class Frames:
             if self.held or core.state is not OPEN:
                 break
         return start
+
+    def _receive_body(self, data: bytes, start: int) -> int:
+        """Take a piece of the plain frame that is under way; deliver it once it is complete."""
+        end = min(start + self._missing, len(data))
+        self._body.append(apply_mask(memoryview(data)[start:end], self._mask_now()))
+        self._missing -= end - start
+        if not self._missing:
+            body, self._body = self._body, []
+            self._deliver_body(body[0] if len(body) == 1 else b"".join(body))
+        return end
+
+    def _mask_now(self) -> bytes:
+        """Return the mask as the next byte of the payload has it."""
+        done = sum(map(len, self._body)) % 4
+        return self._head[done - 4 :] + self._head[-4 : done - 4] if done else self._head[-4:]
+
+    def _deliver_body(self, payload: bytes) -> None:
+        if self._head[0] == WHOLE_BINARY:
+            self._deliver(payload, True, 2)
+            return
+        try:
+            text = str(payload, "utf-8")
+        except UnicodeDecodeError:
+            frame = self._head + apply_mask(payload, self._head[-4:])
+            self._to_core(frame, 0, len(frame))
+        else:
+            self._deliver(text, True, 1)
 
     def _to_core(self, data: bytes, start: int, end: int) -> int:
         """Have the core take a piece of data, and deliver what comes of it; return where the rest begins."""
