@@ -564,7 +564,7 @@ class Host:
     def _warn_of_manual_rows(self) -> None:
         rows = [row for scheme in ("ws", "wss") for row in self._sessions.table.texts(scheme)]
         manual = [text or "(no string)" for text, mode in rows if mode is Mode.MANUAL]
-        if manual and not self._dispatcher.callbacks(WebSocketUpgrade):
+        if manual and not self._dispatcher.callbacks[WebSocketUpgrade]:
             log.get_logger().warning(
                 "a manual rule needs a WebSocketUpgrade callback, and there is none yet; "
                 'register one with host.on("WebSocketUpgrade")',

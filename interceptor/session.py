@@ -153,6 +153,8 @@ class Session:
         self.close_code: int | None = None
         self.close_reason = ""
         self._home = home
+        self._object = home.object
+        self._dispatcher = home.dispatcher
         self._rule = rule
         self._head = request.head
         self._wire = wire
@@ -186,7 +188,7 @@ class Session:
             InvalidArgument, UnsupportedType: the data cannot be sent.
             InvalidState: not on the host's loop, as for all that is awaited here.
         """
-        self._home.dispatcher.check_here("socket.send()")
+        self._dispatcher.check_here("socket.send()")
         if self.state is not State.OPEN or self._connection is None:
             raise self._closed()
         self.send_soon(data, fin, opcode)
@@ -199,7 +201,7 @@ class Session:
             SocketClosed: the socket has ended and all its messages were taken.
             InvalidState: called in a callback of this very socket, whose messages wait for its return.
         """
-        self._home.dispatcher.check_here("socket.receive()")
+        self._dispatcher.check_here("socket.receive()")
         if not self._inbox and self._in_callback():
             raise InvalidState(
                 "a callback waits here for messages that wait for the callback to return; "
@@ -229,8 +231,8 @@ class Session:
             InvalidArgument: the code is not 1000 or 3000-4999, or the reason is over 123 bytes of UTF-8.
         """
         check_close(code, reason)
-        self._home.dispatcher.check_here("socket.close()")
-        self._home.dispatcher.run(self.close_soon, code, reason)
+        self._dispatcher.check_here("socket.close()")
+        self._dispatcher.run(self.close_soon, code, reason)
         if self._inbox is not None:
             self._inbox.close()
         if not self._in_callback():
@@ -243,7 +245,7 @@ class Session:
             SocketClosed: the socket is not open, or ended first.
             TimeoutError: no pong within `Timeouts.pong`.
         """
-        self._home.dispatcher.check_here("socket.ping()")
+        self._dispatcher.check_here("socket.ping()")
         if self.state is not State.OPEN or self._connection is None:
             raise self._closed()
         start = time.perf_counter()
@@ -268,9 +270,9 @@ class Session:
         if self.state is not State.OPEN or self._given_up:
             self._check_open()
         message = self._outgoing.prepare(data, fin, opcode)
-        dispatcher = self._home.dispatcher
-        if dispatcher.is_here:
-            dispatcher.run(self._write, *message)
+        dispatcher = self._dispatcher
+        if dispatcher.may_act():
+            self._write(*message)
         elif self._outgoing.leave(message[0]):
             dispatcher.run(self._write_arrived, *message)
         elif self._outgoing.overflows():
@@ -281,7 +283,7 @@ class Session:
         self._write(payload, opcode, fin)
 
     def _write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
-        connection, flushes = self._connection, self._home.dispatcher.flushes
+        connection, flushes = self._connection, self._dispatcher.flushes
         if connection is not None:
             if flushes is not None and connection.batch():
                 flushes.append(connection.flush)
@@ -329,14 +331,14 @@ class Session:
         if self.mode is Mode.AUTO:
             self._open(self._automatic(offer))
             return
-        if not self._home.dispatcher.callbacks(WebSocketUpgrade):
+        if not self._dispatcher.callbacks[WebSocketUpgrade]:
             self.fail(
                 HandshakeFailure(500, "the program has no answer"),
                 "no callback for WebSocketUpgrade, which a manual rule needs; "
                 'register one with host.on("WebSocketUpgrade")',
             )
             return
-        self._patience = self._home.dispatcher.loop.call_later(
+        self._patience = self._dispatcher.loop.call_later(
             self._home.settings.timeouts.answer, self._answer_timed_out
         )
         self._lane.put(self._upgrade_event(), self._answered)
@@ -453,13 +455,13 @@ class Session:
             event = self._upgrade_event()
             self._lane.put(event, lambda result: self._ignore_answer(event, result))
         if self._rule.handler is not None:
-            self._home.dispatcher.spawn(self._route())
+            self._dispatcher.spawn(self._route())
         if rest and self._connection is not None:
             self._connection.data_received(rest)
 
     def _upgrade_event(self) -> WebSocketUpgrade:
         event = WebSocketUpgrade(
-            object=self._home.object,
+            object=self._object,
             id=self.id,
             url=self.url,
             headers=self._head.decode("latin-1"),
@@ -473,7 +475,7 @@ class Session:
 
     def message_received(self, data: str | bytes, fin: bool, datatype: Literal[1, 2]) -> None:
         """Report a message; called by the connection."""
-        event = receive_event(self._home.object, self.id, data, fin, datatype)
+        event = receive_event(self._object, self.id, data, fin, datatype)
         if self._inbox is None:
             self._lane.put(event)
         else:
@@ -496,7 +498,7 @@ class Session:
             self.logger.warning("ended abnormally", fault=end.fault)
             self._put_error(end.fault)
         event = WebSocketClose(
-            object=self._home.object,
+            object=self._object,
             id=self.id,
             code=end.code,
             reason=end.reason,
@@ -517,7 +519,7 @@ class Session:
         self._put_error(text, lambda _: self._home.failure_told())
 
     def _put_error(self, text: str, then: Then | None = None) -> None:
-        event = WebSocketError(object=self._home.object, id=self.id, text=text, url=self.url)
+        event = WebSocketError(object=self._object, id=self.id, text=text, url=self.url)
         self._lane.put(event, then)
 
     # Inside.

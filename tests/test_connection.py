@@ -39,8 +39,8 @@ class Sides:
             assert owner.messages == [("\u00e9 \U0001f600", True, 1), (b"\0\xff", True, 2), ("", True, 1)]
             connection.send(b"text", 1)
             connection.send(b"", 2)
-            connection.send(bytearray(b"a"), 1, fin=False)
-            connection.send(memoryview(b"b"), 0)
+            connection.send(b"a", 1, fin=False)
+            connection.send(b"b", 0)
             assert await far.receive() == Frame(TEXT, b"text")
             assert await far.receive() == Frame(BINARY, b"")
             assert await far.receive() == Frame(TEXT, b"a", fin=False)

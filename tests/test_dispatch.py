@@ -80,7 +80,7 @@ class TestHandlers:
         bench = Bench()
         bench.dispatcher.on("All", bench.plain("all "))
         bench.dispatcher.on(842, bench.plain("one "))
-        assert [len(bench.dispatcher.callbacks(cls)) for cls in EVENTS] == [1, 1, 2, 1, 1]
+        assert [len(bench.dispatcher.callbacks[cls]) for cls in EVENTS] == [1, 1, 2, 1, 1]
         bench.put("a")
         bench.lane.put(error())
         bench.lane.put(close())
@@ -105,7 +105,7 @@ class TestHandlers:
         bench = Bench()
         bench.dispatcher.on(842, bench.waiting)
         bench.dispatcher.off(842, bench.waiting)
-        assert bench.dispatcher.callbacks(WebSocketReceive) == ()
+        assert bench.dispatcher.callbacks[WebSocketReceive] == ()
 
     @pytest.mark.parametrize("which", ["WebSocketRecieve", "all", 0, 845, None, Event, int, [], "All "])
     async def test_no_such_event(self, which: object) -> None:

@@ -278,7 +278,7 @@ class TestCalls:
                 thread.start()
             for thread in threads:
                 thread.join(PATIENCE)
-        assert len(host._dispatcher.callbacks(WebSocketReceive)) == 8 * count
+        assert len(host._dispatcher.callbacks[WebSocketReceive]) == 8 * count
         assert len(list(host._sessions.table)) == 8 * count + 2
 
     def test_tables_change_one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:

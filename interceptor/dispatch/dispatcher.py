@@ -48,6 +48,7 @@ class Dispatcher:
             on the loop's.
 
     Attributes:
+        callbacks: of each event, in the order of registration.
         crossing: the way to the program's thread; None where plain callbacks run on the loop's.
         early: takes events that neither a callback nor a stream takes; None drops them.
         when_lost: called on the loop's thread when `post` raised.
@@ -58,7 +59,7 @@ class Dispatcher:
 
     def __init__(self, post: Post | None = None) -> None:
         self._registered: list[tuple[str, Callback]] = []
-        self._callbacks: dict[type[Event], tuple[Callback, ...]] = dict.fromkeys(EVENTS, ())
+        self.callbacks: dict[type[Event], tuple[Callback, ...]] = dict.fromkeys(EVENTS, ())
         self._plain: frozenset[type[Event]] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -123,14 +124,10 @@ class Dispatcher:
     def _sort(self) -> None:
         for cls in EVENTS:
             wanted = (ALL, cls.__name__)
-            self._callbacks[cls] = tuple(callback for key, callback in self._registered if key in wanted)
+            self.callbacks[cls] = tuple(callback for key, callback in self._registered if key in wanted)
         self._plain = frozenset(
-            cls for cls, found in self._callbacks.items() if found and not any(c.is_async for c in found)
+            cls for cls, found in self.callbacks.items() if found and not any(c.is_async for c in found)
         )
-
-    def callbacks(self, cls: type[Event]) -> tuple[Callback, ...]:
-        """Return the callbacks of an event, in the order of registration."""
-        return self._callbacks[cls]
 
     def is_plain(self, cls: type[Event]) -> bool:
         """Whether an event has callbacks, and none of them is async."""
@@ -190,15 +187,21 @@ class Dispatcher:
                 "from others use WebSocketSend, WebSocketClose, answer, broadcast and dq of the host"
             )
 
+    def may_act(self) -> bool:
+        """Whether the caller is on the loop's thread; what other threads asked for before is done then."""
+        if threading.get_ident() != self._thread:
+            return False
+        if self._calls:
+            self._run_calls()
+        return True
+
     def run(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop's thread: now if this is that thread, else soon and in order.
 
         Raises:
             InvalidState: the loop is gone.
         """
-        if threading.get_ident() == self._thread:
-            if self._calls:
-                self._run_calls()
+        if self.may_act():
             function(*args)
             return
         loop = self._loop or self.loop

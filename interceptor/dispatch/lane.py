@@ -146,7 +146,7 @@ class Lane:
     def _deliver(self, event: Event, then: Then | None) -> bool:
         """Run the plain callbacks; return whether that was all, else go on in a task, a stream, a thread."""
         dispatcher = self._dispatcher
-        callbacks, crossing = dispatcher.callbacks(event.__class__), dispatcher.crossing
+        callbacks, crossing = dispatcher.callbacks[event.__class__], dispatcher.crossing
         if not callbacks and self._offer(event, then, crossing):
             return False
         if crossing is not None and self._crosses(event):
@@ -159,7 +159,9 @@ class Lane:
                 self.task = dispatcher.loop.create_task(coroutine)
                 dispatcher.started(self)
                 return False
-            result = first(result, self._call(callback.handler, event))
+            value = self._call(callback.handler, event)
+            if value is not None:
+                result = first(result, value)
         self._current = None
         if then is not None:
             then(result)
@@ -181,7 +183,7 @@ class Lane:
     def _crosses(self, event: Event) -> bool:
         """Whether an event is for the program's thread."""
         dispatcher, kind = self._dispatcher, event.__class__
-        if dispatcher.crossing is None or dispatcher.callbacks(kind):
+        if dispatcher.crossing is None or dispatcher.callbacks[kind]:
             return dispatcher.crossing is not None and dispatcher.is_plain(kind)
         return dispatcher.crossing.gives_out and kind not in self.claimed and not dispatcher.outbox.is_open
 
@@ -197,7 +199,7 @@ class Lane:
     def _cross(self, crossing: Crossing, event: Event, then: Then | None, kept: bool) -> Event | None:
         """Run the callbacks of an event; return it if it has none and `dq()` is to have it."""
         dispatcher, kind = self._dispatcher, event.__class__
-        callbacks = () if crossing.discarding else dispatcher.callbacks(kind)
+        callbacks = () if crossing.discarding else dispatcher.callbacks[kind]
         if callbacks and not dispatcher.is_plain(kind):  # Since a moment ago.
             dispatcher.report(self._recall, event, then, kept)
             return None
@@ -291,7 +293,7 @@ class Lane:
                 event, then = self._queue.popleft()
                 self.release(event)
                 result = None
-                callbacks = self._dispatcher.callbacks(event.__class__)
+                callbacks = self._dispatcher.callbacks[event.__class__]
                 if not callbacks and self._offer(event, then, None):
                     return
         except asyncio.CancelledError as exc:

@@ -63,7 +63,7 @@ class Program:
     @property
     def has_callback(self) -> bool:
         """Whether the program has a callback for HTTPRequest."""
-        return bool(self._home.dispatcher.callbacks(HTTPRequest))
+        return bool(self._home.dispatcher.callbacks[HTTPRequest])
 
     async def ask(self, request: Request, url: URL, body: bytes) -> Response | None:
         """Return the program's answer to a request; None where it is not the program's.
