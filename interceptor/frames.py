@@ -1,9 +1,9 @@
 """Bytes to messages and back, for one side of one WebSocket; no transport, no clock.
 
-websockets' sans-I/O core does the frames, but for one kind: on the server's side a *plain* frame is read and
-written here. That is a whole message of its own, not compressed and not over the limit: a few bytes of head
-before a payload, most of what ever comes, and so at a third of the cost. What is not plain goes to the core
-frame by frame, byte for byte, so that nothing but the core judges what is wrong.
+websockets' sans-I/O core does the frames, but for one kind: on the server's side a *whole* message is read
+and written here. That is a frame with FIN and without a fault in its head: a few bytes before a payload, most
+of what ever comes, and so at a third of the cost. Every other frame goes to the core byte for byte, so that
+nothing but the core judges fragments, control frames and what no frame may be.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Literal
 
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
-from websockets.frames import Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
@@ -34,9 +35,11 @@ OPEN = State.OPEN
 CONT, TEXT, BINARY, PONG = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PONG
 
 WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
-"""First byte of a frame that is a whole message, without an extension's bit (RFC 6455 section 5.2)."""
+PACKED_TEXT, PACKED_BINARY = 0xC1, 0xC2
+"""First byte of a frame that is a whole message, as it is or compressed (RFC 6455, 5.2; RFC 7692, 6)."""
 
-WHOLE = frozenset((WHOLE_TEXT, WHOLE_BINARY))
+PLAIN = frozenset((WHOLE_TEXT, WHOLE_BINARY))
+PACKED = frozenset((PACKED_TEXT, PACKED_BINARY))
 
 LONGEST_HEAD = 14
 """Bytes of a head with a length of 64 bits and a mask."""
@@ -48,9 +51,7 @@ SLICE = 16 * 1024
 """Most bytes the core gets before `held` is looked at again: compressed, they may become a thousand times as
 many."""
 
-SHORT_HEADS = {
-    first: [bytes((first, length)) for length in range(126)] for first in (WHOLE_TEXT, WHOLE_BINARY)
-}
+SHORT_HEADS = {first: [bytes((first, length)) for length in range(126)] for first in PLAIN | PACKED}
 _head_16 = Struct("!BBH").pack
 _head_64 = Struct("!BBQ").pack
 
@@ -77,6 +78,7 @@ class Frames:
     __slots__ = (
         "_body",
         "_client",
+        "_deflate",
         "_deliver",
         "_fragmented",
         "_head",
@@ -85,9 +87,9 @@ class Frames:
         "_messages",
         "_missing",
         "_owed",
-        "_plain_out",
         "_pong",
         "_wanted",
+        "_whole",
         "_writes",
         "core",
         "held",
@@ -112,7 +114,9 @@ class Frames:
         self._deliver = deliver
         self._pong = pong
         self._client = client
-        self._plain_out = not (client or extensions)
+        # There is no other extension than permessage-deflate.
+        self._deflate = extensions[0] if extensions else None
+        self._whole = PLAIN | PACKED if extensions else PLAIN
         self._writes: list[bytes] = []
         self.held = False
         # Of what came: what is kept; how many bytes must be added to it before a look is of use; how many of
@@ -121,7 +125,7 @@ class Frames:
         self._wanted = 0
         self._owed = 0
         self._fragmented = False
-        # Of a plain frame that is not complete: its head, its payload so far, unmasked, how much is missing.
+        # Of a whole message that is not complete yet: its head, its payload, unmasked, how much is missing.
         self._head = b""
         self._body: list[bytes] = []
         self._missing = 0
@@ -130,9 +134,12 @@ class Frames:
 
     def send(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         """Make a data frame; the core must be open."""
-        if opcode and fin and self._plain_out:
-            length = len(payload)
+        if opcode and fin and not self._client:
             first = WHOLE_TEXT if opcode == 1 else WHOLE_BINARY
+            if self._deflate is not None:
+                frame = self._deflate.encode(Frame(TEXT if opcode == 1 else BINARY, payload))
+                payload, first = bytes(frame.data), first | 0x40
+            length = len(payload)
             self._writes += (
                 SHORT_HEADS[first][length] if length < 126 else _long_head(first, length),
                 payload,
@@ -217,13 +224,13 @@ class Frames:
     def _receive_frames(self, data: bytes, start: int) -> int:
         """Take the frames that data has from `start` on; return where the rest begins."""
         if not self._fragmented:
-            start = self._receive_plain(data, start)
+            start = self._receive_whole(data, start)
             if self.held or self.core.state is not OPEN:
                 return start
         return start if start == len(data) else self._receive_other(data, start)
 
     def _receive_other(self, data: bytes, start: int) -> int:
-        """Have the core take a frame that is not plain, or keep what is incomplete."""
+        """Have the core take a frame that is no whole message, or keep what is incomplete."""
         size = len(data)
         if size - start < 2:
             return self._keep(data, start, 1)
@@ -236,19 +243,19 @@ class Frames:
         if length > 125:
             length = int.from_bytes(data[start + 2 : start + head - 4])
         end = start + head + length
-        if end > size and length <= self._limit and first in WHOLE and not self._fragmented:
+        if end > size and length <= self._limit and first in self._whole and not self._fragmented:
             self._head = data[start : start + head]
             self._missing = length
             return self._receive_body(data, start + head)
         self._owed = max(0, end - size)
         return self._to_core(data, start, min(end, size))
 
-    def _receive_plain(self, data: bytes, start: int) -> int:
-        """Deliver the plain frames that data has from `start` on; return where the rest begins."""
-        size, limit, deliver, core = len(data), self._limit, self._deliver, self.core
+    def _receive_whole(self, data: bytes, start: int) -> int:
+        """Deliver the whole messages that data has from `start` on; return where the rest begins."""
+        size, limit, whole, core = len(data), self._limit, self._whole, self.core
         while size - start > 5:
             first, length = data[start], data[start + 1] - 0x80
-            if first not in WHOLE or length < 0:
+            if first not in whole or length < 0:
                 break
             body = start + 6
             if length > 125:
@@ -258,46 +265,50 @@ class Frames:
             if end > size or length > limit:
                 break
             payload = data[body:end] if length < LARGE else memoryview(data)[body:end]
-            message: str | bytes = apply_mask(payload, data[body - 4 : body])
-            if first == WHOLE_TEXT:
-                try:
-                    message = str(message, "utf-8")  # type: ignore[arg-type]
-                except UnicodeDecodeError:
-                    break
-                deliver(message, True, 1)
-            else:
-                deliver(message, True, 2)
+            self._deliver_whole(first, apply_mask(payload, data[body - 4 : body]))
             start = end
             if self.held or core.state is not OPEN:
                 break
         return start
 
+    def _deliver_whole(self, first: int, payload: bytes) -> None:
+        """Deliver a message, or fail the connection with the code that the core has for its fault."""
+        try:
+            if first in PACKED:
+                payload, first = self._unpack(first, payload), first & ~0x40
+            message = payload if first == WHOLE_BINARY else str(payload, "utf-8")
+        except ProtocolError as exc:
+            self._refuse(CloseCode.PROTOCOL_ERROR, str(exc), exc)
+        except PayloadTooBig as exc:
+            self._refuse(CloseCode.MESSAGE_TOO_BIG, str(exc), exc)
+        except UnicodeDecodeError as exc:
+            self._refuse(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
+        else:
+            self._deliver(message, True, 2 if first == WHOLE_BINARY else 1)
+
+    def _unpack(self, first: int, payload: bytes) -> bytes:
+        assert self._deflate is not None
+        packed = Frame(TEXT if first == PACKED_TEXT else BINARY, payload, True, True)
+        return bytes(self._deflate.decode(packed, max_size=self._limit).data)
+
+    def _refuse(self, code: CloseCode, reason: str, exc: Exception) -> None:
+        self.fail(code, reason)
+        self.core.parser_exc = exc
+
     def _receive_body(self, data: bytes, start: int) -> int:
-        """Take a piece of the plain frame that is under way; deliver it once it is complete."""
+        """Take a piece of the whole message that is under way; deliver it once it is complete."""
         end = min(start + self._missing, len(data))
         self._body.append(apply_mask(memoryview(data)[start:end], self._mask_now()))
         self._missing -= end - start
         if not self._missing:
             body, self._body = self._body, []
-            self._deliver_body(body[0] if len(body) == 1 else b"".join(body))
+            self._deliver_whole(self._head[0], body[0] if len(body) == 1 else b"".join(body))
         return end
 
     def _mask_now(self) -> bytes:
         """Return the mask as the next byte of the payload has it."""
         done = sum(map(len, self._body)) % 4
         return self._head[done - 4 :] + self._head[-4 : done - 4] if done else self._head[-4:]
-
-    def _deliver_body(self, payload: bytes) -> None:
-        if self._head[0] == WHOLE_BINARY:
-            self._deliver(payload, True, 2)
-            return
-        try:
-            text = str(payload, "utf-8")
-        except UnicodeDecodeError:
-            frame = self._head + apply_mask(payload, self._head[-4:])
-            self._to_core(frame, 0, len(frame))
-        else:
-            self._deliver(text, True, 1)
 
     def _to_core(self, data: bytes, start: int, end: int) -> int:
         """Have the core take a piece of data, and deliver what comes of it; return where the rest begins."""

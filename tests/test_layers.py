@@ -134,7 +134,11 @@ RIGHT = {
         ("patterns", "from interceptor import urls", "a ring of imports: "),
         ("ways/pages", "from . import certs", "a ring of imports: "),
         ("gossip", "", "gossip has no layer: add it to LAYERS in tests/test_layers.py"),
-        ("session", "import websockets", "session imports websockets: only handshake, messages, connection"),
+        (
+            "session",
+            "import websockets",
+            "session imports websockets: only handshake, messages, frames, connection",
+        ),
         (
             "connection",
             "from websockets import asyncio",
