@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from websockets.extensions import Extension
 
 from .config import Limits, Timeouts
-from .frames import OPEN, Frames
+from .frames import OPEN, Frames, Shared
 
 __all__ = ["Connection", "End", "Initiator", "Linger", "Owner"]
 
@@ -172,6 +172,13 @@ class Connection(asyncio.Protocol):
         if frames.core.state is OPEN:
             frames.send(payload, opcode, fin)
             self._sent(len(payload))
+
+    def send_shared(self, message: Shared) -> None:
+        """Send a message that goes to many; on the server's side."""
+        frames = self._frames
+        if frames.core.state is OPEN:
+            frames.send_shared(message)
+            self._sent(len(message.payload))
 
     def batch(self) -> bool:
         """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""

@@ -9,12 +9,14 @@ nothing but the core judges fragments, control frames and what no frame may be.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Literal
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
@@ -26,7 +28,7 @@ try:
 except ImportError:  # Built without a compiler.
     from websockets.utils import apply_mask
 
-__all__ = ["OPEN", "Deliver", "Frames"]
+__all__ = ["OPEN", "Deliver", "Frames", "Shared"]
 
 Deliver = Callable[[str | bytes, bool, Literal[1, 2]], None]
 """Takes a message, or a piece of one: data, FIN, and 1 text or 2 binary."""
@@ -59,6 +61,33 @@ _head_64 = Struct("!BBQ").pack
 _core_log = logging.getLogger("interceptor.core")
 
 
+class Shared:
+    """A message for many sockets: made into a frame, and compressed, once for all that agreed to the same.
+
+    Compressed for itself it refers to nothing that was sent before, so that it fits into any connection's
+    stream (RFC 7692 section 7.2.1).
+
+    Attributes:
+        payload: as it goes into the frame; text is UTF-8.
+    """
+
+    __slots__ = ("_frames", "_opcode", "payload")
+
+    def __init__(self, payload: bytes, opcode: Literal[1, 2]) -> None:
+        self.payload = payload
+        self._opcode = opcode
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+
+    def frame(self, deflate: PerMessageDeflate | None) -> tuple[bytes, bytes]:
+        """Return head and payload of the frame for a connection with this compression."""
+        bits = 0 if deflate is None else deflate.local_max_window_bits
+        made = self._frames.get(bits)
+        if made is None:
+            fresh = deflate and PerMessageDeflate(True, True, bits, bits, deflate.compress_settings)
+            made = self._frames[bits] = _whole_frame(self.payload, self._opcode, fresh)
+        return made
+
+
 class Frames:
     """What one end reads and writes.
 
@@ -88,6 +117,7 @@ class Frames:
         "_missing",
         "_owed",
         "_pong",
+        "_stale",
         "_wanted",
         "_whole",
         "_writes",
@@ -114,8 +144,8 @@ class Frames:
         self._deliver = deliver
         self._pong = pong
         self._client = client
-        # There is no other extension than permessage-deflate.
-        self._deflate = extensions[0] if extensions else None
+        self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
+        self._stale = False
         self._whole = PLAIN | PACKED if extensions else PLAIN
         self._writes: list[bytes] = []
         self.held = False
@@ -134,16 +164,12 @@ class Frames:
 
     def send(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         """Make a data frame; the core must be open."""
+        if self._stale and self._deflate is not None:
+            # A shared message is in the peer's window and not in ours: what follows may refer to neither.
+            self._deflate.encoder.flush(zlib.Z_FULL_FLUSH)
+            self._stale = False
         if opcode and fin and not self._client:
-            first = WHOLE_TEXT if opcode == 1 else WHOLE_BINARY
-            if self._deflate is not None:
-                frame = self._deflate.encode(Frame(TEXT if opcode == 1 else BINARY, payload))
-                payload, first = bytes(frame.data), first | 0x40
-            length = len(payload)
-            self._writes += (
-                SHORT_HEADS[first][length] if length < 126 else _long_head(first, length),
-                payload,
-            )
+            self._writes += _whole_frame(payload, opcode, self._deflate)
             return
         if opcode == 2:
             self.core.send_binary(payload, fin)
@@ -152,6 +178,11 @@ class Frames:
         else:
             self.core.send_continuation(payload, fin)
         self._pull()
+
+    def send_shared(self, message: Shared) -> None:
+        """Make the frame of a message that goes to many; the core must be open, on the server's side."""
+        self._writes += message.frame(self._deflate)
+        self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover
 
     def ping(self, payload: bytes) -> None:
         """Make a ping."""
@@ -326,5 +357,15 @@ class Frames:
         return end
 
 
-def _long_head(first: int, length: int) -> bytes:
-    return _head_16(first, 126, length) if length < 65536 else _head_64(first, 127, length)
+def _whole_frame(
+    payload: bytes, opcode: Literal[1, 2], deflate: PerMessageDeflate | None
+) -> tuple[bytes, bytes]:
+    """Return head and payload of the frame of a whole message, not masked."""
+    first = WHOLE_TEXT if opcode == 1 else WHOLE_BINARY
+    if deflate is not None:
+        first |= 0x40
+        payload = bytes(deflate.encode(Frame(TEXT if opcode == 1 else BINARY, payload)).data)
+    length = len(payload)
+    if length < 126:
+        return SHORT_HEADS[first][length], payload
+    return _head_16(first, 126, length) if length < 65536 else _head_64(first, 127, length), payload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import ipaddress
 import os
@@ -677,15 +676,16 @@ class Host:
         return 0
 
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
-        """Send one message to the sockets of these IDs that are open; return how many they are."""
-        count = 0
+        """Send one message to the sockets of these IDs that are open; return how many they are.
+
+        The message is checked, framed and compressed once for all of them. Callable from any thread.
+
+        Raises:
+            InvalidArgument, UnsupportedType: the data cannot be sent.
+        """
         if isinstance(ids, str):
             raise UnsupportedType("broadcast takes a list of IDs, not a single one")
-        for id in tuple(ids):
-            with contextlib.suppress(UnknownSocket):
-                self.WebSocketSend(id, data)
-                count += 1
-        return count
+        return self._sessions.broadcast(ids, data)
 
 
 def _in_task() -> bool:

@@ -40,6 +40,7 @@ from .exceptions import (
     SocketClosed,
     UnknownSocket,
 )
+from .frames import Shared
 from .handshake import (
     Accepted,
     Answer,
@@ -277,6 +278,31 @@ class Session:
             dispatcher.run(self._write_arrived, *message)
         elif self._outgoing.overflows():
             dispatcher.run(self.abort, FULL)
+
+    # A message that goes to many sockets: `Sessions.broadcast` has made it once.
+
+    @property
+    def shares(self) -> bool:
+        """Whether the socket is open and no message of its own is unfinished."""
+        return self.state is State.OPEN and not self._given_up and not self._outgoing.unfinished
+
+    def send_shared(self, message: Shared) -> None:
+        """Send it; on the loop's thread."""
+        if self._connection is not None:
+            self._connection.send_shared(message)
+
+    def leave_shared(self, message: Shared) -> bool:
+        """Count it, on another thread; False if too much is on its way already."""
+        if self._outgoing.leave(message.payload):
+            return True
+        if self._outgoing.overflows():
+            self._dispatcher.run(self.abort, FULL)
+        return False
+
+    def shared_arrived(self, message: Shared) -> None:
+        """Send what another thread counted."""
+        self._outgoing.arrive(message.payload)
+        self.send_shared(message)
 
     def _write_arrived(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
         self._outgoing.arrive(payload)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .config import Settings
 from .dispatch import Dispatcher
 from .events import Named
 from .exceptions import HandshakeFailure, UnknownSocket
+from .frames import Shared
 from .patterns import InterceptedURLs, Mode
+from .payload import Data, to_payload
 from .session import Session, State
 
 __all__ = ["Sessions"]
@@ -53,6 +55,27 @@ class Sessions:
             raise UnknownSocket(id) from None
         except TypeError:
             raise UnknownSocket(id, "an ID is a str; pass event.id, or socket.id") from None
+
+    def broadcast(self, ids: Iterable[str], data: Data) -> int:
+        """Send one message to the sockets of these IDs that are open; return how many they are."""
+        message = Shared(*to_payload(data, None))
+        here, count = self.dispatcher.may_act(), 0
+        elsewhere: list[Session] = []
+        for id in tuple(ids):
+            try:
+                session = self.find(id)
+                if not session.shares:
+                    session.send_soon(data)
+                elif here:
+                    session.send_shared(message)
+                elif session.leave_shared(message):
+                    elsewhere.append(session)
+            except UnknownSocket:
+                continue
+            count += 1
+        if elsewhere:
+            self.dispatcher.run(_send_shared, elsewhere, message)
+        return count
 
     def admit(self, mode: Mode) -> None:
         """Check that there is room for one more session.
@@ -137,6 +160,11 @@ class Sessions:
         for session in sessions:
             session.close_soon(1001)
         return sessions
+
+
+def _send_shared(sessions: list[Session], message: Shared) -> None:
+    for session in sessions:
+        session.shared_arrived(message)
 
 
 class Snapshots(Mapping[str, Session]):

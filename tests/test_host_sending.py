@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import zlib
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -22,8 +24,22 @@ from interceptor import (
 )
 from interceptor.payload import Data
 
-from .peer import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame, until
-from .programs import MIB, ask, everything, frames, make_host, messages, opened, pause
+from .peer import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PATIENCE,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    Peer,
+    Recorder,
+    close_frame,
+    frame,
+    until,
+)
+from .programs import DEFLATE, MIB, ask, everything, frames, make_host, messages, opened, pause
 from .wire import Line
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
@@ -48,6 +64,28 @@ def in_thread(function: Callable[[], object]) -> object:
 def uses(host: Host, id: str) -> list[Callable[[], int]]:
     """What needs an open ID."""
     return [lambda: host.WebSocketSend(id, "x"), lambda: host.WebSocketClose(id)]
+
+
+OFFERS = [
+    "",
+    DEFLATE,
+    DEFLATE.replace("\r\n", "; client_max_window_bits\r\n"),
+    DEFLATE.replace("\r\n", "; server_no_context_takeover\r\n"),
+    DEFLATE.replace("\r\n", "; server_max_window_bits=9\r\n"),
+]
+
+
+def inflater(extensions: str) -> Callable[[Frame], tuple[int, str]]:
+    """What reads the frames of a socket, one after the other, as RFC 7692 section 7.2.2 has it."""
+    unpacker = zlib.decompressobj(wbits=-15)
+
+    def read(frame: Frame) -> tuple[int, str]:
+        assert frame.rsv == (4 if extensions and frame.opcode != CONT else 0)
+        end = b"\x00\x00\xff\xff" if frame.fin else b""
+        data = unpacker.decompress(frame.payload + end) if extensions else frame.payload
+        return frame.opcode, data.decode()
+
+    return read
 
 
 class TestSend:
@@ -418,6 +456,81 @@ class TestBroadcast:
                 assert (await other.frame()).payload == b"one left"
         assert seen.names(id) == ["WebSocketUpgrade", "WebSocketError", "WebSocketClose"]
         assert count > 1
+
+    async def test_each_compression_reads_what_is_compressed_once(self) -> None:
+        """Between messages of its own, which refer to one another where the context is kept."""
+        async with make_host() as host:
+            seen = Recorder(host)
+            texts = [f"{name} says: {'the same words again, ' * 5}" for name in "abcdefgh"]
+            async with AsyncExitStack() as stack:
+                entered = [
+                    await stack.enter_async_context(opened(host, seen, extra=extra)) for extra in OFFERS
+                ]
+                for text in texts:
+                    assert host.broadcast(host.sockets, text.upper()) == len(OFFERS)
+                    for _, id in entered:
+                        host.WebSocketSend(id, text)
+                    assert host.broadcast(host.sockets, text.encode()) == len(OFFERS)
+                    for _, id in entered:
+                        host.WebSocketSend(id, text[:9], fin=False)
+                        host.WebSocketSend(id, text[9:])
+                for peer, id in entered:
+                    inflate = inflater(host.sockets[id].extensions)
+                    for text in texts:
+                        assert [inflate(await peer.frame()) for _ in range(5)] == [
+                            (TEXT, text.upper()),
+                            (TEXT, text),
+                            (BINARY, text),
+                            (TEXT, text[:9]),
+                            (CONT, text[9:]),
+                        ]
+
+    async def test_from_another_thread_it_keeps_its_place(self) -> None:
+        async with make_host() as host:
+            seen = Recorder(host)
+            async with opened(host, seen, extra=DEFLATE) as (one, first), opened(host, seen) as (two, second):
+
+                def send() -> None:
+                    for text in messages(100):
+                        host.WebSocketSend(first, text)
+                        assert host.broadcast([first, second], text) == 2
+                        host.WebSocketSend(second, text)
+
+                await asyncio.to_thread(send)
+                inflate = inflater(host.sockets[first].extensions)
+                for text in messages(100):
+                    assert [inflate(await one.frame()) for _ in range(2)] == [(TEXT, text)] * 2
+                    assert [await two.frame() for _ in range(2)] == [Frame(TEXT, text.encode())] * 2
+
+    async def test_an_unfinished_message_takes_it_as_its_last_piece(self) -> None:
+        async with make_host() as host:
+            seen = Recorder(host)
+            async with opened(host, seen) as (one, first), opened(host, seen) as (two, _):
+                host.WebSocketSend(first, "begun ", fin=False)
+                assert host.broadcast(host.sockets, "to all") == 2
+                assert [await one.frame() for _ in range(2)] == [
+                    Frame(TEXT, b"begun ", fin=False),
+                    Frame(CONT, b"to all"),
+                ]
+                assert await two.frame() == Frame(TEXT, b"to all")
+
+    async def test_one_that_takes_nothing_holds_nobody_up_from_another_thread(self) -> None:
+        """What other threads leave for a socket counts; over the bound it is closed, the others go on."""
+        async with make_host(limits=Limits(write_buffer=MIB)) as host:
+            seen = Recorder(host)
+            async with opened(host, seen) as (full, id), opened(host, seen) as (other, _):
+                pause(full)
+
+                def send() -> None:
+                    while host.broadcast(host.sockets, bytes(MIB // 2)) == 2:
+                        asyncio.run_coroutine_threadsafe(other.frame(), loop).result()
+
+                loop = asyncio.get_running_loop()
+                await asyncio.wait_for(asyncio.to_thread(send), PATIENCE)
+                assert len((await other.frame()).payload) == MIB // 2
+                assert host.broadcast(host.sockets, "one left") == 1
+                assert (await other.frame()).payload == b"one left"
+        assert seen.names(id) == ["WebSocketUpgrade", "WebSocketError", "WebSocketClose"]
 
     async def test_within_a_callback(self) -> None:
         host = make_host()
