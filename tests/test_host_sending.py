@@ -19,6 +19,7 @@ from interceptor import (
     UnknownSocket,
     UnsupportedType,
     WebSocketClose,
+    WebSocketError,
     WebSocketReceive,
     WebSocketUpgrade,
 )
@@ -514,23 +515,14 @@ class TestBroadcast:
                 ]
                 assert await two.frame() == Frame(TEXT, b"to all")
 
-    async def test_one_that_takes_nothing_holds_nobody_up_from_another_thread(self) -> None:
-        """What other threads leave for a socket counts; over the bound it is closed, the others go on."""
+    @pytest.mark.usefixtures("lines")
+    async def test_what_other_threads_leave_for_a_busy_loop_counts(self) -> None:
         async with make_host(limits=Limits(write_buffer=MIB)) as host:
             seen = Recorder(host)
-            async with opened(host, seen) as (full, id), opened(host, seen) as (other, _):
-                pause(full)
-
-                def send() -> None:
-                    while host.broadcast(host.sockets, bytes(MIB // 2)) == 2:
-                        asyncio.run_coroutine_threadsafe(other.frame(), loop).result()
-
-                loop = asyncio.get_running_loop()
-                await asyncio.wait_for(asyncio.to_thread(send), PATIENCE)
-                assert len((await other.frame()).payload) == MIB // 2
-                assert host.broadcast(host.sockets, "one left") == 1
-                assert (await other.frame()).payload == b"one left"
-        assert seen.names(id) == ["WebSocketUpgrade", "WebSocketError", "WebSocketClose"]
+            async with opened(host, seen) as (_, id):
+                in_thread(lambda: [host.broadcast([id], bytes(MIB // 2)) for _ in range(5)])
+                await seen.wait_for(WebSocketError)
+        assert "other threads sent faster" in seen.of(WebSocketError)[0].text
 
     async def test_within_a_callback(self) -> None:
         host = make_host()
