@@ -29,7 +29,6 @@ from .peer import (
     BINARY,
     CLOSE,
     CONT,
-    PATIENCE,
     PING,
     PONG,
     TEXT,
