@@ -40,6 +40,7 @@ WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
 PACKED_TEXT, PACKED_BINARY = 0xC1, 0xC2
 """First byte of a frame that is a whole message, as it is or compressed (RFC 6455, 5.2; RFC 7692, 6)."""
 
+OPCODES = frozenset(Opcode)
 PLAIN = frozenset((WHOLE_TEXT, WHOLE_BINARY))
 PACKED = frozenset((PACKED_TEXT, PACKED_BINARY))
 
@@ -266,20 +267,23 @@ class Frames:
         if size - start < 2:
             return self._keep(data, start, 1)
         first, length = data[start], data[start + 1] - 0x80
-        if length < 0:
-            return self._to_core(data, start, size)  # Not masked: there will be nothing after it.
-        head = 6 if length < 126 else 8 if length == 126 else LONGEST_HEAD
+        if length < 0 or first & 0x0F not in OPCODES:
+            return self._to_core(data, start, size)  # Not masked, or of no kind: there is nothing after it.
+        head = 2 if length < 126 else 4 if length == 126 else 10
         if size - start < head:
             return self._keep(data, start, start + head - size)
         if length > 125:
-            length = int.from_bytes(data[start + 2 : start + head - 4])
+            length = int.from_bytes(data[start + 2 : start + head])
+        head += 4
         end = start + head + length
-        if end > size and length <= self._limit and first in self._whole and not self._fragmented:
-            self._head = data[start : start + head]
-            self._missing = length
-            return self._receive_body(data, start + head)
-        self._owed = max(0, end - size)
-        return self._to_core(data, start, min(end, size))
+        if first not in self._whole or self._fragmented or length > self._limit:
+            self._owed = max(0, end - size)
+            return self._to_core(data, start, min(end, size))
+        if size - start < head:
+            return self._keep(data, start, start + head - size)
+        self._head = data[start : start + head]
+        self._missing = length
+        return self._receive_body(data, start + head)
 
     def _receive_whole(self, data: bytes, start: int) -> int:
         """Deliver the whole messages that data has from `start` on; return where the rest begins."""
