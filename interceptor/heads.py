@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from .exceptions import InvalidAnswer, UnsupportedType
 
-__all__ = ["Headers", "field_lines", "field_values", "pairs", "read_cookies"]
+__all__ = ["Headers", "field_lines", "pairs", "read_cookies", "read_fields"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
@@ -16,11 +16,13 @@ FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def field_values(head: str, name: str) -> list[str]:
-    """Return the values of a field in the text of a request head, in order; case does not matter."""
-    lines = head.partition("\r\n\r\n")[0].split("\r\n")[1:]
-    found = (line.partition(":") for line in lines)
-    return [value.strip(" \t") for field, _, value in found if field.lower() == name.lower()]
+def read_fields(head: str) -> dict[str, list[str]]:
+    """Return the fields in the text of a request head: names in lower case, and their values in order."""
+    fields: dict[str, list[str]] = {}
+    for line in head.partition("\r\n\r\n")[0].split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.lower(), []).append(value.strip(" \t"))
+    return fields
 
 
 def read_cookies(text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sys
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Logger", "get_logger"]
+__all__ = ["Logger", "get_logger", "info"]
 
 Logger = FilteringBoundLogger
 
@@ -23,6 +23,12 @@ def get_logger(**context: object) -> Logger:
         logger: Logger = structlog.get_logger("interceptor", **context)
         return logger
     return _plain_logger().bind(**context)
+
+
+def info(text: str, **context: object) -> None:
+    """Log what is no fault: to a program that has configured structlog, to nobody else."""
+    if structlog.is_configured():
+        get_logger().info(text, **context)
 
 
 def _plain_logger() -> Logger:

@@ -30,7 +30,9 @@ from .events import (
     WebSocketError,
     WebSocketReceive,
     WebSocketUpgrade,
+    close_event,
     receive_event,
+    upgrade_event,
 )
 from .exceptions import (
     HandshakeFailure,
@@ -388,7 +390,7 @@ class Session:
         else:
             self._over()
             self._wire.finish(answer.data)
-            self.logger.info("denied", status=answer.status)
+            log.info("denied", id=self.id, url=self.url, status=answer.status)
 
     def fail(self, failure: HandshakeFailure, text: str = "", *, logged: bool = False) -> None:
         """Refuse the request and report one WebSocketError, unless the session is already over.
@@ -473,7 +475,7 @@ class Session:
 
         rest = self._wire.switch(answer.data, connect)
         self._home.session_opened(self)
-        self.logger.info("opened", mode=self.mode.name)
+        log.info("opened", id=self.id, url=self.url, mode=self.mode.name)
         if self._rule.handler is not None:
             self._open_inbox()
             self._lane.claimed |= EVERY_EVENT
@@ -486,16 +488,11 @@ class Session:
             self._connection.data_received(rest)
 
     def _upgrade_event(self) -> WebSocketUpgrade:
-        event = WebSocketUpgrade(
-            object=self._object,
-            id=self.id,
-            url=self.url,
-            headers=self._head.decode("latin-1"),
-            type="auto" if self.mode is Mode.AUTO else "manual",
-        )
+        extensions = ""
         if self.mode is Mode.MANUAL and self._offer is not None:
-            event.set_compression(choose_extensions(self._offer, self._home.settings.compression).header)
-        return event
+            extensions = choose_extensions(self._offer, self._home.settings.compression).header
+        kind: Literal["auto", "manual"] = "auto" if self.mode is Mode.AUTO else "manual"
+        return upgrade_event(self._object, self.id, self.url, self._head.decode("latin-1"), kind, extensions)
 
     # From the connection: events up.
 
@@ -523,16 +520,9 @@ class Session:
         if end.fault:
             self.logger.warning("ended abnormally", fault=end.fault)
             self._put_error(end.fault)
-        event = WebSocketClose(
-            object=self._object,
-            id=self.id,
-            code=end.code,
-            reason=end.reason,
-            was_clean=end.was_clean,
-            initiator=end.initiator,
-        )
+        event = close_event(self._object, self.id, end.code, end.reason, end.was_clean, end.initiator)
         self._lane.put(event, lambda _: self._home.session_over(self))
-        self.logger.info("closed", code=end.code, initiator=end.initiator)
+        log.info("closed", id=self.id, url=self.url, code=end.code, initiator=end.initiator)
 
     def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
         if not logged:

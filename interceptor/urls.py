@@ -12,6 +12,7 @@ import ipaddress
 import re
 import unicodedata
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import NewType
 from urllib.parse import quote, unquote
 
@@ -178,6 +179,7 @@ def normal_port(scheme: str, port: str) -> str:
     return "" if int(digits) == DEFAULT_PORTS[scheme] else f":{digits}"
 
 
+@lru_cache(maxsize=256)  # A page asks for the same few, again and again.
 def normal_host(host: str) -> str:
     """Return the host in normal form: an IDNA name, a dotted quad, or an IPv6 address in brackets."""
     if host.startswith("["):

@@ -21,9 +21,11 @@ from interceptor.events import (
     WebSocketError,
     WebSocketReceive,
     WebSocketUpgrade,
+    close_event,
     event_class,
     read_event,
     receive_event,
+    upgrade_event,
 )
 from interceptor.exceptions import InvalidArgument, UnknownEvent
 from tests.peer import request
@@ -389,7 +391,22 @@ def test_base64_is_for_json_only() -> None:
         WebSocketReceive.model_validate([1])
 
 
-# The event that is made once a message
+# The events that the host makes without validation
+
+
+def same(quick: Event, slow: Event) -> None:
+    """One cannot be told from the other."""
+    assert quick == slow
+    assert hash(quick) == hash(slow)
+    assert repr(quick) == repr(slow)
+    assert quick.message() == slow.message()
+    assert quick.model_dump() == slow.model_dump()
+    assert quick.model_dump_json() == slow.model_dump_json()
+    assert quick.model_fields_set >= slow.model_fields_set
+    assert quick.model_copy(update={"id": "0" * 15}) == slow.model_copy(update={"id": "0" * 15})
+    assert quick.object is slow.object
+    with pytest.raises(ValidationError, match="frozen"):
+        quick.event = "other"
 
 
 @pytest.mark.parametrize(("data", "datatype"), [("text", 1), (b"\x00", 2)])
@@ -397,17 +414,32 @@ def test_base64_is_for_json_only() -> None:
 def test_a_received_event_is_the_validated_one(data: str | bytes, datatype: Literal[1, 2], fin: bool) -> None:
     place = Place()
     quick = receive_event(place, ID, data, fin, datatype)
-    slow = WebSocketReceive(object=place, id=ID, data=data, fin=fin, datatype=datatype)
-    assert quick == slow
-    assert hash(quick) == hash(slow)
-    assert repr(quick) == repr(slow)
-    assert quick.message() == slow.message()
-    assert quick.model_dump() == slow.model_dump()
-    assert quick.model_dump_json() == slow.model_dump_json()
+    same(quick, WebSocketReceive(object=place, id=ID, data=data, fin=fin, datatype=datatype))
     assert quick.model_dump(exclude_unset=True)["data"] == data
-    assert quick.model_copy(update={"fin": True}).fin is True
-    assert quick.object is place
-    named = receive_event(Side.SERVER, ID, data, fin, datatype)
+
+
+@pytest.mark.parametrize("kind", ["auto", "manual"])
+def test_an_upgrade_event_is_the_validated_one(kind: Literal["auto", "manual"]) -> None:
+    place = Place()
+    quick = upgrade_event(place, ID, "ws://x/", "GET / HTTP/1.1\r\n\r\n", kind, "")
+    slow = WebSocketUpgrade(object=place, id=ID, url="ws://x/", headers="GET / HTTP/1.1\r\n\r\n", type=kind)
+    same(quick, slow)
+    same(quick.deny(), slow.deny())
+    assert quick.deny().model_fields_set == slow.model_copy(update={"headers": ""}).model_fields_set | {
+        "event"
+    }
+
+
+@pytest.mark.parametrize("initiator", ["client", "host", "fault"])
+def test_a_close_event_is_the_validated_one(initiator: Literal["client", "host", "fault"]) -> None:
+    place = Place()
+    quick = close_event(place, ID, 3000, "why", initiator == "client", initiator)
+    slow = WebSocketClose(
+        object=place, id=ID, code=3000, reason="why", was_clean=initiator == "client", initiator=initiator
+    )
+    same(quick, slow)
+
+
+def test_they_can_be_pickled() -> None:
+    named = receive_event(Side.SERVER, ID, "x", True, 1)
     assert pickle.loads(pickle.dumps(named)) == named
-    with pytest.raises(ValidationError, match="frozen"):
-        quick.data = "other"

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from interceptor.events import WebSocketUpgrade
+from interceptor.events import WebSocketUpgrade, upgrade_event
 from interceptor.exceptions import InvalidAnswer, UnsupportedType
 from interceptor.heads import read_cookies
 from tests.peer import ACCEPT, KEY, request
@@ -157,8 +157,9 @@ def test_further_fields_are_text(wrong: Any) -> None:
 
 
 def test_accept_compresses_as_the_host_says() -> None:
-    event = upgrade()
-    event.set_compression("permessage-deflate; server_max_window_bits=12")
+    asked = upgrade()
+    header = "permessage-deflate; server_max_window_bits=12"
+    event = upgrade_event(Place(), asked.id, asked.url, str(asked.headers), "manual", header)
     wanted = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12"
     assert lines(event.accept())[4:] == [wanted]
     assert len(lines(event.accept(compression=False))) == 4

@@ -143,7 +143,7 @@ def test_a_request_is_read() -> None:
     assert (read.head, read.method, read.target, read.version) == (head, "GET", "/a?b", (1, 1))
     assert read.fields == (("host", "myapp"), ("x-way", "a"), ("x-way", "b c"), ("empty", ""), ("name", "é"))
     assert (read.values("x-way"), read.value("x-way")) == (["a", "b c"], "a")
-    assert (read.values("none"), read.value("none"), read.value("empty")) == ([], None, "")
+    assert (read.values("none"), read.value("none"), read.value("empty")) == ((), None, "")
 
 
 def test_the_offer_of_a_browser_is_read() -> None:

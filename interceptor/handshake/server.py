@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/1\.1)?")
+END_OF_HEAD = re.compile(r"\n\r?\n")
 LONE_LF = re.compile(rb"(?<!\r)\n")
 ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length")
 """Fields that a request must not repeat."""
@@ -130,14 +131,20 @@ class Request:
     target: str
     version: tuple[int, int]
     fields: tuple[tuple[str, str], ...]
+    _values: dict[str, list[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    def values(self, name: str) -> list[str]:
+    def __post_init__(self) -> None:
+        for name, value in self.fields:
+            self._values.setdefault(name, []).append(value)
+
+    def values(self, name: str) -> Sequence[str]:
         """Return the values of a field, by its name in lower case."""
-        return [value for field, value in self.fields if field == name]
+        return self._values.get(name, ())
 
     def value(self, name: str) -> str | None:
         """Return the first value of a field, by its name in lower case, or None."""
-        return next((value for field, value in self.fields if field == name), None)
+        values = self._values.get(name)
+        return values[0] if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +297,7 @@ def _read_key(request: Request) -> str:
     return key
 
 
-def _flat(parse: Callable[[str], Sequence[T]], values: list[str]) -> list[T]:
+def _flat(parse: Callable[[str], Sequence[T]], values: Sequence[str]) -> list[T]:
     return [item for value in values for item in parse(value)]
 
 
@@ -390,10 +397,10 @@ def read_verbatim(data: bytes, offer: Offer) -> Answer:
 
 
 def _split_answer(text: str) -> tuple[str, str, str]:
-    match = re.search(r"\r?\n\r?\n", text)
+    match = END_OF_HEAD.search(text)
     if match is None:
         return text, "", ""
-    head = re.sub(r"\r?\n", "\r\n", text[: match.start()])
+    head = text[: match.start()].removesuffix("\r").replace("\r\n", "\n").replace("\n", "\r\n")
     if not head.isascii():
         raise InvalidAnswer(
             "the answer's head holds text that is not ASCII; encode it (RFC 9110 section 5.5)"
@@ -540,4 +547,4 @@ def _name(line: str) -> str:
 
 
 def _values(fields: list[tuple[str, str]], name: str) -> list[str]:
-    return [value for field, value in fields if field == name]
+    return [value for found, value in fields if found == name]
