@@ -658,6 +658,9 @@ class Host:
     def answer(self, id: str, message: object) -> int:
         """Answer a manual upgrade whose callback returned None; callable from any thread.
 
+        After a 101 the ID may be used at once: what is sent by it goes out after the answer. If the client
+        has left meanwhile it is dropped, and WebSocketError follows.
+
         Args:
             id: of the upgrade.
             message: the event with Headers replaced, or its vector.
@@ -671,9 +674,8 @@ class Host:
         if message is None:
             raise UnsupportedType("None is no answer; use event.accept(), event.deny() or event.answer(text)")
         session = self._sessions.pending.get(id) if isinstance(id, str) else None
-        if session is None:
+        if session is None or not session.answer(message):
             raise UnknownSocket(id, "no upgrade with this ID waits for an answer (any more)")
-        self._dispatcher.run(session.answer_late, message)
         return 0
 
     def broadcast(self, ids: Iterable[str], data: Data) -> int:

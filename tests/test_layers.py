@@ -18,7 +18,7 @@ LAYERS = (
     ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
     ("connection", "stream", "dispatch"),
-    ("inbox", "outgoing", "session", "relay", "client", "threaded"),
+    ("answering", "inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
     ("host",),
