@@ -9,12 +9,12 @@ import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts, Tls
 from .dispatch import Dispatcher, Handler, LoopFactory, Post, check_handler, is_async
-from .events import Event, WebSocketUpgrade
+from .events import AnyEvent, WebSocketUpgrade
 from .exceptions import (
     InvalidArgument,
     InvalidHandler,
@@ -271,7 +271,7 @@ class Host:
         self._threaded = ThreadedHost(self, self._dispatcher, settings.timeouts.close, loop_factory)
         return self._threaded
 
-    def dq(self, timeout: float | None = None) -> Event | None:
+    def dq(self, timeout: float | None = None) -> AnyEvent | None:
         """Run callbacks in the calling thread, and return the first event that has none.
 
         Plain callbacks run here and nowhere else from the first call on; what comes between two calls waits
@@ -295,7 +295,7 @@ class Host:
             raise InvalidState(
                 f"the host is {self._phase.value}; use dq() inside of `with host.in_thread():`"
             )
-        return self._dispatcher.dq(timeout)
+        return cast("AnyEvent | None", self._dispatcher.dq(timeout))
 
     # Where it is.
 
