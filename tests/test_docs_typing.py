@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 THREADS = (ROOT / "docs" / "threads.md").read_text(encoding="utf-8")
 UNTYPED = "# mypy: allow-untyped-defs, allow-untyped-calls, check-untyped-defs\n"
-"""Callbacks in the documentation have no annotations, for they read better without; what is in them counts."""
+"""Callbacks in the documentation have no annotations, for they read better so; what is in them counts."""
 
 LOOP = """
 from interceptor import Host
