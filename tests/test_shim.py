@@ -19,6 +19,7 @@ import pytest_asyncio
 from interceptor import Host, HTTPRequest, InterceptedURLs, Mode, Security, WebSocketReceive, WebSocketUpgrade
 from interceptor.events import Event
 from interceptor.ways import shim
+from interceptor.ways.pages import SHIM_PATH
 
 from .engines import Window
 from .engines.chromium import chromium
@@ -91,6 +92,15 @@ PAGES = [
     b"|plain",
     b"<!doctype html>\n<!-- c -->\n<html>\n<!-- d -->|<body>",
     b"|<!-- never ends <html><head>",
+    b"<!doctype html>\n|<!-- never ends <html><head>",
+    b"<!--><head>|<script>1</script><!-- -->",
+    b"<!---><head>|<script>1</script><!-- -->",
+    b"<!-- a --!><head>|<script>1</script><!-- -->",
+    b"<?xml version='1.0'?>\n<!DOCTYPE html>|<p>",
+    b"<!doctype html><html data-x=\"a>b\" data-y='>'><head data-z='>\">'>|<p>",
+    b"<!doctype html>|<html data-x='>",
+    b"<!doctype html>|<html-x><head>",
+    b"<!doctype html><html><head/>|x",
     "<p>".encode("utf-16"),
 ]
 
@@ -154,6 +164,26 @@ async def windows() -> AsyncIterator[dict[str, Window]]:
             "chromium": await stack.enter_async_context(chromium()),
             "firefox": await stack.enter_async_context(firefox({})),
         }
+
+
+STRUCTURE = """texts => texts.map(text => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    return [page.compatMode, page.scripts[0]?.getAttribute("src") ?? null];
+})"""
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_it_comes_first_and_changes_no_mode(windows: dict[str, Window], engine: str) -> None:
+    pages = [page.decode() for page in PAGES if not page.startswith(shim.UTF_8) and b"\0" not in page]
+    async with Site.open() as site:
+        await windows[engine].open(site.origin)
+        plain = await windows[engine].run(STRUCTURE, [page.replace("|", "") for page in pages])
+        fitted = [page.replace("|", shim.TAG.decode()) for page in pages]
+        found = await windows[engine].run(STRUCTURE, fitted)
+    modes = [mode for mode, _ in cast(list[list[str]], plain)]
+    assert {"CSS1Compat", "BackCompat"} == set(modes)
+    assert found == [[mode, SHIM_PATH] for mode in modes]
 
 
 OBSERVE = (HERE / "shim_observe.js").read_text(encoding="utf-8")
