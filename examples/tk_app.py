@@ -15,7 +15,7 @@ import tkinter as tk
 from pathlib import Path
 from tkinter import ttk
 
-from interceptor import Host, UnknownSocket, WebSocketError, WebSocketReceive, WebSocketUpgrade
+from interceptor import Host, UnknownSocket, WebSocketError, WebSocketUpgrade
 from interceptor.gui import tk as gui
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "microsoft-edge")
@@ -35,7 +35,6 @@ class App:
             [("ws://gate/in", 2)], root="myapp", ui=Path(__file__).with_name("ui"), post=gui.post(self.root)
         )
         self.host.on("WebSocketUpgrade")(self.ask)
-        self.host.on("WebSocketReceive")(self.greet)
         self.host.on("WebSocketError")(self.forget)
 
     def ask(self, event: WebSocketUpgrade) -> None:
@@ -50,12 +49,13 @@ class App:
     def answer(self, event: WebSocketUpgrade, allowed: bool) -> None:
         self.close(event.id)
         try:
-            self.host.answer(event.id, event.accept() if allowed else event.deny(403, "not today"))
+            if allowed:
+                self.host.answer(event.id, event.accept())
+                self.host.WebSocketSend(event.id, "The gatekeeper says hello.")
+            else:
+                self.host.answer(event.id, event.deny(403, "not today"))
         except UnknownSocket:
             self.status.set("Too late, the page has gone.")
-
-    def greet(self, event: WebSocketReceive) -> None:
-        self.host.WebSocketSend(event.id, "The gatekeeper says hello.")
 
     def forget(self, event: WebSocketError) -> None:
         self.close(event.id)

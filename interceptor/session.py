@@ -14,17 +14,19 @@ import enum
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Literal, Protocol
 
 from . import log
+from .answering import automatic_answer, program_answer
 from .config import Settings
 from .connection import Connection, End
 from .dispatch import Dispatcher, Lane
 from .events import (
     EVENTS,
     TOKEN_PREFIX,
-    Event,
     Named,
     WebSocketClose,
     WebSocketError,
@@ -37,23 +39,12 @@ from .events import (
 from .exceptions import (
     HandshakeFailure,
     InvalidAnswer,
-    InvalidArgument,
     InvalidState,
     SocketClosed,
     UnknownSocket,
 )
 from .frames import Shared
-from .handshake import (
-    Accepted,
-    Answer,
-    Offer,
-    Request,
-    accept,
-    choose_extensions,
-    read_answer,
-    read_verbatim,
-    refusal,
-)
+from .handshake import Answer, Offer, Request, choose_extensions, refusal
 from .inbox import Inbox
 from .outgoing import Outgoing
 from .patterns import URL, Mode, Rule
@@ -101,6 +92,9 @@ class Home(Protocol):
     def settings(self) -> Settings:
         """What the host was told."""
 
+    def session_promised(self, session: Session) -> None:
+        """Learn, on another thread than the loop's, that a socket was answered and will be open."""
+
     def session_opened(self, session: Session) -> None:
         """Learn that a socket is open."""
 
@@ -110,7 +104,7 @@ class Home(Protocol):
     def failure_begun(self) -> None:
         """Learn of a failed upgrade that the program is not told of yet."""
 
-    def failure_told(self) -> None:
+    def failure_told(self, session: Session) -> None:
         """Learn that the program was told of a failed upgrade."""
 
 
@@ -166,6 +160,7 @@ class Session:
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
         self._inbox: Inbox | None = None
         self._outgoing = Outgoing(home.settings.limits.write_buffer, home.dispatcher.changing)
+        self._answer_given = False
         self._given_up = False
         self._wire_gone = False
         self._patience: asyncio.TimerHandle | None = None
@@ -330,13 +325,14 @@ class Session:
         """Check that the program may use the ID.
 
         The peer may have closed or vanished without the program's knowing: that is no error before its
-        WebSocketClose is reported.
+        WebSocketClose is reported. One that is CONNECTING still was answered on another thread.
         """
         if self._given_up:
             raise UnknownSocket(self.id, "the program has closed this socket")
-        if self.state in (State.CONNECTING, State.CLOSING) and not self._wire_gone:
+        if self.state is State.CLOSING and not self._wire_gone:
             raise UnknownSocket(self.id, f"the socket is {self.state.name}, not open")
-        if isinstance(self._lane.current, WebSocketClose):
+        last = WebSocketClose if self._connection else WebSocketError
+        if self.state is State.CLOSED and isinstance(self._lane.current, last):
             raise UnknownSocket(self.id, "the socket has ended")
 
     def close_soon(self, code: int, reason: str = "") -> None:
@@ -357,7 +353,8 @@ class Session:
         """Answer the request (automatic), or have the program answer it (manual)."""
         self._offer = offer
         if self.mode is Mode.AUTO:
-            self._open(self._automatic(offer))
+            listed = (*self._rule.subprotocols, *self._home.settings.subprotocols)
+            self._open(automatic_answer(offer, listed, self._home.settings.compression))
             return
         if not self._dispatcher.callbacks[WebSocketUpgrade]:
             self.fail(
@@ -371,20 +368,40 @@ class Session:
         )
         self._lane.put(self._upgrade_event(), self._answered)
 
-    def answer_late(self, message: object) -> None:
-        """Take an answer that comes after the callback returned; too late is nobody's fault."""
-        if self.state is State.CONNECTING:
-            self.answer(message)
+    def answer(self, message: object) -> bool:
+        """Take the program's answer, an event or its vector, on any thread; False if there was one before.
 
-    def answer(self, message: object) -> None:
-        """Take the program's answer, an event or its vector; one that is not valid fails the upgrade."""
+        What is called next on the same thread comes after it. One that is not valid fails the upgrade.
+        """
+        offer = self._offer
+        if offer is None:
+            return False
         try:
-            answer = self._read_answer(message)
+            answer = program_answer(message, self.id, offer)
         except InvalidAnswer as exc:
-            self.fail(
-                HandshakeFailure(500, "the program's answer is not valid"), f"the answer is not valid: {exc}"
-            )
-            return
+            failure = HandshakeFailure(500, "the program's answer is not valid")
+            return self._settle(False, self.fail, failure, f"the answer is not valid: {exc}")
+        return self._settle(answer.accepted is not None, self._send_answer, answer)
+
+    def _settle(self, opens: bool, function: Callable[..., None], *args: object) -> bool:
+        """Call a function on the loop's thread, unless the upgrade has its answer already."""
+        dispatcher = self._dispatcher
+        with dispatcher.changing:
+            if self._answer_given or self.state is not State.CONNECTING:
+                return False
+            self._answer_given = True
+            if not dispatcher.is_here:
+                if opens:
+                    self._home.session_promised(self)
+                # Within the lock: nobody may send by this ID before the answer is on its way.
+                dispatcher.run(function, *args)
+                return True
+        dispatcher.run(function, *args)  # Outside of it: this may call the program.
+        return True
+
+    def _send_answer(self, answer: Answer) -> None:
+        if self.state is not State.CONNECTING:
+            return  # It came too late, which is nobody's fault.
         if answer.accepted is not None:
             self._open(answer)
         else:
@@ -413,22 +430,15 @@ class Session:
             self._wire.finish(b"")
             self._report_failure("the client went away before it was answered", None, False)
 
-    def _automatic(self, offer: Offer) -> Answer:
-        agreed = choose_extensions(offer, self._home.settings.compression)
-        listed = (*self._rule.subprotocols, *self._home.settings.subprotocols)
-        wanted = (name for name in listed if name in offer.subprotocols)
-        subprotocol = next(wanted, None) or offer.token_subprotocol
-        agreed = Accepted(subprotocol, agreed.extensions, agreed.header)
-        return Answer(accept(offer, agreed), 101, agreed)
-
     def _answered(self, result: object) -> None:
-        if self.state is not State.CONNECTING or result is None:
-            return  # It timed out, or host.answer() came first, or will come.
-        if isinstance(result, BaseException):
-            failure = HandshakeFailure(500, "the program failed")
-            self.fail(failure, f"the callback raised {result!r}", logged=True)
-        else:
-            self.answer(result)
+        """Take what the callbacks made of the upgrade; on the thread where they ran."""
+        with suppress(InvalidState):  # The loop has ended, and with it who asked.
+            if isinstance(result, BaseException):
+                failure = HandshakeFailure(500, "the program failed")
+                fail = partial(self.fail, logged=True)
+                self._settle(False, fail, failure, f"the callback raised {result!r}")
+            elif result is not None:  # Else host.answer() came first, or will come.
+                self.answer(result)
 
     def _ignore_answer(self, event: WebSocketUpgrade, result: object) -> None:
         if isinstance(result, WebSocketUpgrade) and result.headers != event.headers:
@@ -437,16 +447,9 @@ class Session:
                 "a manual rule (mode 2) asks the callback first"
             )
 
-    def _read_answer(self, message: object) -> Answer:
-        assert self._offer is not None
-        event = message if isinstance(message, WebSocketUpgrade) else _read_vector(message)
-        if event.id != self.id:
-            raise InvalidAnswer(f"it is for {event.id}; return the event that came, for {self.id}")
-        if isinstance(event.headers, bytes):
-            return read_verbatim(event.headers, self._offer)
-        return read_answer(event.headers, self._offer)
-
     def _answer_timed_out(self) -> None:
+        if self._answer_given:
+            return  # It is on its way from another thread.
         patience = self._home.settings.timeouts.answer
         self.fail(
             HandshakeFailure(504, "the program did not answer in time"),
@@ -532,7 +535,7 @@ class Session:
         self._head = b""
         self._offer = None
         self._home.failure_begun()
-        self._put_error(text, lambda _: self._home.failure_told())
+        self._put_error(text, lambda _: self._home.failure_told(self))
 
     def _put_error(self, text: str, then: Then | None = None) -> None:
         event = WebSocketError(object=self._object, id=self.id, text=text, url=self.url)
@@ -552,7 +555,8 @@ class Session:
     def _over(self) -> None:
         """End a session that never opened."""
         self._stop_patience()
-        self._move(State.CLOSED)
+        with self._dispatcher.changing:  # Another thread may be answering.
+            self._move(State.CLOSED)
         self.ended.set_result(None)
         self._home.session_over(self)
 
@@ -600,15 +604,3 @@ class Session:
 
 def _own_subprotocol(name: str | None) -> str | None:
     return None if name is None or name.startswith(TOKEN_PREFIX) else name
-
-
-def _read_vector(message: object) -> WebSocketUpgrade:
-    if isinstance(message, Event) or not isinstance(message, Sequence) or isinstance(message, str | bytes):
-        raise InvalidAnswer(
-            f"it is a {type(message).__name__}; return event.accept(), event.deny(), event.answer(text), "
-            "or the whole event message with Headers replaced"
-        )
-    try:
-        return WebSocketUpgrade.from_message(message)
-    except InvalidArgument as exc:
-        raise InvalidAnswer(str(exc)) from exc

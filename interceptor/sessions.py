@@ -38,6 +38,7 @@ class Sessions:
         self.table = table
         self.pending: dict[str, Session] = {}
         self._open: dict[str, Session] = {}
+        self._promised: dict[str, Session] = {}
         self.open: Mapping[str, Session] = Snapshots(self._open)
         dispatcher.when_lost = self._refuse_all
         self._untold = 0
@@ -52,9 +53,18 @@ class Sessions:
         try:
             return self._open[id]
         except KeyError:
-            raise UnknownSocket(id) from None
+            return self._find_promised(id)
         except TypeError:
             raise UnknownSocket(id, "an ID is a str; pass event.id, or socket.id") from None
+
+    def _find_promised(self, id: str) -> Session:
+        """Return a socket that another thread than the loop's has answered, and the loop has not come to."""
+        with self.dispatcher.changing:
+            # Between two looks the loop may have opened it.
+            session = self._promised.get(id) or self._open.get(id)
+        if session is None:
+            raise UnknownSocket(id)
+        return session
 
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
         """Send one message to the sockets of these IDs that are open; return how many they are."""
@@ -117,18 +127,24 @@ class Sessions:
         """An upgrade failed; the program is to be told."""
         self._untold += 1
 
-    def failure_told(self) -> None:
+    def failure_told(self, session: Session) -> None:
         """The program was told of a failed upgrade."""
         self._untold -= 1
+        self._promised.pop(session.id, None)
 
     def session_begun(self, session: Session) -> None:
         """A session waits for the program's answer."""
         self.pending[session.id] = session
 
+    def session_promised(self, session: Session) -> None:
+        """A session was answered, on another thread, and the loop has not come to that; with the lock."""
+        self._promised[session.id] = session
+
     def session_opened(self, session: Session) -> None:
         """A session is an open socket."""
         self.pending.pop(session.id, None)
         self._open[session.id] = session
+        self._promised.pop(session.id, None)
 
     def session_over(self, session: Session) -> None:
         """Nothing more comes of a session."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
-from .events import Event
+from .events import AnyEvent, Event
 from .exceptions import InvalidState
 
 __all__ = ["EventStream", "Outbox", "Taker", "Then"]
@@ -106,7 +106,7 @@ class Outbox:
                 wakeup.set_result(None)
 
 
-class EventStream(AsyncIterator[Event]):
+class EventStream(AsyncIterator[AnyEvent]):
     """The events that no callback takes, as they come; ends when the host has stopped.
 
     It takes part from the moment it is made. Keep it to go on where you stopped: when the last stream of
@@ -118,11 +118,11 @@ class EventStream(AsyncIterator[Event]):
         self.closed = False
         outbox.open()
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> AnyEvent:
         event = await self._outbox.take(self)
         if event is None:
             raise StopAsyncIteration
-        return event
+        return cast(AnyEvent, event)
 
     async def aclose(self) -> None:
         """Take part no longer; whoever waits here is told."""

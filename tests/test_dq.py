@@ -92,7 +92,8 @@ class TestEvents:
             take(host, "WebSocketUpgrade")
             data = []
             while (event := host.dq(0)) is not None:
-                data.append(int(event.data))  # type: ignore[attr-defined]
+                assert isinstance(event, WebSocketReceive)
+                data.append(int(event.data))
             assert data == list(range(len(data)))
             assert 0 < len(data) < 10
             (warning,) = [line for line in lines if "dropped" in line["event"]]

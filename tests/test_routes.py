@@ -392,7 +392,7 @@ class TestEvents:
         host = make_host()
 
         async def program() -> list[str]:
-            names = []
+            names: list[str] = []
             async for event in host.events():
                 names.append(event.event)
                 match event:

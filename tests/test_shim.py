@@ -19,6 +19,7 @@ import pytest_asyncio
 from interceptor import Host, HTTPRequest, InterceptedURLs, Mode, Security, WebSocketReceive, WebSocketUpgrade
 from interceptor.events import Event
 from interceptor.ways import shim
+from interceptor.ways.pages import SHIM_PATH
 
 from .engines import Window
 from .engines.chromium import chromium
@@ -91,6 +92,15 @@ PAGES = [
     b"|plain",
     b"<!doctype html>\n<!-- c -->\n<html>\n<!-- d -->|<body>",
     b"|<!-- never ends <html><head>",
+    b"<!doctype html>\n|<!-- never ends <html><head>",
+    b"<!--><head>|<script>1</script><!-- -->",
+    b"<!---><head>|<script>1</script><!-- -->",
+    b"<!-- a --!><head>|<script>1</script><!-- -->",
+    b"<?xml version='1.0'?>\n<!DOCTYPE html>|<p>",
+    b"<!doctype html><html data-x=\"a>b\" data-y='>'><head data-z='>\">'>|<p>",
+    b"<!doctype html>|<html data-x='>",
+    b"<!doctype html>|<html-x><head>",
+    b"<!doctype html><html><head/>|x",
     "<p>".encode("utf-16"),
 ]
 
@@ -154,6 +164,26 @@ async def windows() -> AsyncIterator[dict[str, Window]]:
             "chromium": await stack.enter_async_context(chromium()),
             "firefox": await stack.enter_async_context(firefox({})),
         }
+
+
+STRUCTURE = """texts => texts.map(text => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    return [page.compatMode, page.scripts[0]?.getAttribute("src") ?? null];
+})"""
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_it_comes_first_and_changes_no_mode(windows: dict[str, Window], engine: str) -> None:
+    pages = [page.decode() for page in PAGES if not page.startswith(shim.UTF_8) and b"\0" not in page]
+    async with Site.open() as site:
+        await windows[engine].open(site.origin)
+        plain = await windows[engine].run(STRUCTURE, [page.replace("|", "") for page in pages])
+        fitted = [page.replace("|", shim.TAG.decode()) for page in pages]
+        found = await windows[engine].run(STRUCTURE, fitted)
+    modes = [mode for mode, _ in cast(list[list[str]], plain)]
+    assert {"CSS1Compat", "BackCompat"} == set(modes)
+    assert found == [[mode, SHIM_PATH] for mode in modes]
 
 
 OBSERVE = (HERE / "shim_observe.js").read_text(encoding="utf-8")
@@ -226,17 +256,16 @@ async def test_it_is_there_first_and_by_the_rules(windows: dict[str, Window], ui
     async with Host(ROWS, root="myapp", ui=ui) as host:
         seen = Recorder(host)
         await windows[engine].open(host.http_url("/"))
-        for url in ("ws://myapp/a?b=c&d", "ws://gate.test:81/x/../y?", "http://myapp/", "ws://MYAPP:80/%7E"):
-            code, said = cast(list[object], await windows[engine].run(CONNECT, ["First", url]))
-            assert code in (1000, 1005), url
-            assert (said == InterceptedURLs([("*", 1)]) and False) or isinstance(said, str)
+        urls = {
+            "ws://myapp/a?b=c&d": "ws://myapp/a?b=c&d",
+            "ws://gate.test:81/x/../y?": "ws://gate.test:81/y?",
+            "http://myapp/": "ws://myapp/",
+            "ws://MYAPP:80/%7E": "ws://myapp/%7E",
+        }
+        for given, url in urls.items():
+            assert await windows[engine].run(CONNECT, ["First", given]) == [1005, url]
         await seen.wait(lambda: len(seen.of(WebSocketUpgrade)) == 4)
-        assert [event.url for event in seen.of(WebSocketUpgrade)] == [
-            "ws://myapp/a?b=c&d",
-            "ws://gate.test:81/y?",
-            "ws://myapp/",
-            "ws://myapp/%7E",
-        ]
+        assert [event.url for event in seen.of(WebSocketUpgrade)] == list(urls.values())
 
 
 @browser_test

@@ -13,7 +13,7 @@ ask.onclick = () => {
   let open = false;
   ask.disabled = true;
   note("Asked; see the other window.", "asking");
-  socket.onopen = () => { open = true; note("Come in!", "inside"); socket.send("Thank you."); };
+  socket.onopen = () => { open = true; note("Come in!", "inside"); };
   socket.onmessage = ({data}) => note(data);
   socket.onclose = () => {
     note(open ? "Out again." : "Not today.", "outside");

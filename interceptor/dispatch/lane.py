@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 from .. import log
-from ..events import Event, WebSocketClose
+from ..events import Event, WebSocketClose, WebSocketError, WebSocketUpgrade
 from ..exceptions import InvalidHandler
 from ..stream import Then
 from .crossing import Crossing
@@ -20,6 +20,9 @@ from .dq import cost
 from .handlers import Callback, Handler, first, handler_name
 
 __all__ = ["Lane"]
+
+LAST = (WebSocketClose, WebSocketError)
+"""What may be the last event of a socket."""
 
 
 NOTHING: deque[tuple[Event, Then | None]] = deque(maxlen=0)
@@ -83,7 +86,8 @@ class Lane:
         Args:
             event: what happened.
             then: called after the callbacks, with the first result that is not None; where there is none
-                and a callback raised, with its exception.
+                and a callback raised, with its exception. On the loop's thread; that of a WebSocketUpgrade
+                on the thread where its callbacks ran.
         """
         if self._working:
             if self._queue is NOTHING:
@@ -222,8 +226,12 @@ class Lane:
         self, crossing: Crossing, event: Event, then: Then | None, kept: bool, result: object
     ) -> None:
         """Go on with the next event if it is for this thread too; tell the loop what it has to know now."""
-        if event.__class__ is not WebSocketClose:  # After that its ID is not the program's any more.
+        if event.__class__ not in LAST:  # After that its ID is not the program's any more.
             self._current = None
+        if then is not None and event.__class__ is WebSocketUpgrade:
+            # Here and now: the program may use the ID as soon as its callback has returned.
+            then(result)
+            then = None
         if kept:
             self._crossed_size += cost(event)
         following = self._queue.popleft() if self._queue and self._crosses(self._queue[0][0]) else None

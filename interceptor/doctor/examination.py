@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..exceptions import InvalidArgument
 from . import launch
@@ -15,7 +15,7 @@ from .launch import Running
 from .server import serving
 from .site import Outcome, Site
 
-__all__ = ["BROWSERS", "NAME", "Browser", "Probe", "examine"]
+__all__ = ["BROWSERS", "Browser", "diagnose"]
 
 Browser = Literal["chromium", "firefox", "qt"]
 Via = Literal["pac", "proxy", "resolver"]
@@ -54,7 +54,19 @@ ASTRAY = (
 
 
 class Probe(Protocol):
-    """A host that answers NAME, by ws and wss, with PROGRAM."""
+    """A host that is to be reached."""
+
+    async def __aenter__(self) -> object:
+        """Listen."""
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """Stop."""
+
+    def on(self, which: object) -> Callable[[Callable[[Any], object]], object]:
+        """Have a function called for an event."""
+
+    def WebSocketSend(self, id: str, data: str) -> int:
+        """Send a message."""
 
     def chromium_args(self, via: Via = "pac") -> list[str]:
         """Settings for Chromium."""
@@ -66,18 +78,38 @@ class Probe(Protocol):
         """Settings for Qt."""
 
 
+Make = Callable[[Sequence[tuple[str, int]], str], tuple[Probe, ssl.SSLContext]]
+"""Makes a host with these rules that trusts an origin, and what ends TLS for `localhost` by its authority."""
+
+
+async def diagnose(make: Make, browser: Browser, say: Callable[[str], None]) -> Diagnosis:
+    """Start a browser with the settings of each way to a new host, and see where its sockets come out.
+
+    Raises:
+        InvalidArgument: there is no such browser here.
+        InvalidState: it is not installed.
+    """
+    saw: list[str] = []
+    async with Site.open() as site:
+        probe, context = make([(f"ws://{NAME}/*", 1), (f"wss://{NAME}/*", 1)], site.origin)
+        probe.on("WebSocketUpgrade")(lambda event: probe.WebSocketSend(event.id, PROGRAM))
+        probe.on("WebSocketError")(lambda event: saw.append(f"{event.url}: {event.text}"))
+        async with probe:
+            return await examine(probe, saw, site, context, browser, say)
+
+
 async def examine(
     probe: Probe,
     saw: list[str],
     site: Site,
     context: ssl.SSLContext,
     browser: Browser,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None],
 ) -> Diagnosis:
     """Start a browser with the settings of each way, and see where its sockets come out.
 
     Args:
-        probe: running.
+        probe: running; answers NAME with PROGRAM.
         saw: what the probe reports, a line each; it is cleared before each way.
         site: has the page; its origin may connect to the probe.
         context: ends TLS for `localhost` with a certificate that the browser is told to take.

@@ -15,11 +15,14 @@ __all__ = ["function", "insert", "rows", "shim_js"]
 
 TAG = f'<script src="{SHIM_PATH}"></script>'.encode()
 
-BEGINNING = re.compile(
-    rb"(?:\xef\xbb\xbf)?(?:\s+|<!--.*?-->)*+(?:<!doctype\b[^>]*>)?+(?:\s+|<!--.*?-->)*+"
-    rb"(?:<html\b[^>]*>)?+(?:\s+|<!--.*?-->)*+(?:<head\b[^>]*>)?+",
-    re.IGNORECASE | re.DOTALL,
-)
+UTF_8 = b"\xef\xbb\xbf"
+BLANK = re.compile(rb"\s+|<!--(?:-?>|.*?--!?>)|<\?[^>]*>", re.DOTALL)
+"""White space, and comments in all the forms that the HTML Standard has (13.2.5.42 and on)."""
+
+FIRST_TAGS = [
+    re.compile(rb"<%s(?=[\s/>])(?:[^>\"']|\"[^\"]*\"|'[^']*')*>" % name, re.IGNORECASE)
+    for name in (b"!doctype", b"html", b"head")
+]
 """What may come before the first script of a page, which would mean something else after it."""
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -57,8 +60,12 @@ def insert(page: bytes) -> bytes:
     """Put the script first into a page of HTML."""
     if page.startswith(UTF_16):
         return page
-    match = BEGINNING.match(page)
-    at = match.end() if match else 0
+    at = len(UTF_8) if page.startswith(UTF_8) else 0
+    for tag in FIRST_TAGS:
+        while match := BLANK.match(page, at):
+            at = match.end()
+        if match := tag.match(page, at):
+            at = match.end()
     return page[:at] + TAG + page[at:]
 
 

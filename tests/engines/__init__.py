@@ -48,7 +48,7 @@ def missing(engine: str, why: str, *, excused: bool = False) -> NoReturn:
 
 @asynccontextmanager
 async def started(
-    *command: str, env: Mapping[str, str] | None = None, log: str = os.devnull
+    *command: str, env: Mapping[str, str] | None = None, log: str = os.devnull, cwd: Path | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program, with pipes for its input and output, that is ended at last.
 
@@ -56,6 +56,7 @@ async def started(
         command: and its arguments.
         env: added to our own.
         log: file for what it says on standard error.
+        cwd: folder to start it in.
     """
     with open(log, "ab") as errors:  # noqa: ASYNC230  # nothing waits for this test
         process = await asyncio.create_subprocess_exec(
@@ -64,6 +65,7 @@ async def started(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **(env or {})},
+            cwd=cwd,
             limit=2**26,
         )
     try:
