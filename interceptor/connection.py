@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._batched = False
         self._corked_bytes = 0
         self._blocked = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
         # Reading
         self._reading = True
         self._heard = True
@@ -225,11 +225,11 @@ class Connection(asyncio.Protocol):
             self._end is None and not self._lost_transport and (self._blocked or self._transport.is_closing())
         ):
             waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiters.add(waiter)
+            self._waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                self._waiters.remove(waiter)
 
     async def ping(self, payload: bytes) -> None:
         """Send a ping with a payload not in use and wait for its pong, or for the end of the connection."""

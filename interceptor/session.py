@@ -154,7 +154,7 @@ class Session:
         self._dispatcher = home.dispatcher
         self._rule = rule
         self._head = request.head
-        self._wire = wire
+        self._wire: Wire | None = wire
         self._offer: Offer | None = None
         self._connection: Connection | None = None
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
@@ -406,7 +406,7 @@ class Session:
             self._open(answer)
         else:
             self._over()
-            self._wire.finish(answer.data)
+            self._finish(answer.data)
             log.info("denied", id=self.id, url=self.url, status=answer.status)
 
     def fail(self, failure: HandshakeFailure, text: str = "", *, logged: bool = False) -> None:
@@ -420,14 +420,14 @@ class Session:
         if self.state is not State.CONNECTING:
             return
         self._over()
-        self._wire.finish(refusal(failure.status, failure.reason, failure.headers))
+        self._finish(refusal(failure.status, failure.reason, failure.headers))
         self._report_failure(text or failure.reason, failure.status, logged)
 
     def client_gone(self) -> None:
         """The client left before it was answered."""
         if self.state is State.CONNECTING:
             self._over()
-            self._wire.finish(b"")
+            self._finish(b"")
             self._report_failure("the client went away before it was answered", None, False)
 
     def _answered(self, result: object) -> None:
@@ -476,7 +476,9 @@ class Session:
             )
             return self._connection
 
-        rest = self._wire.switch(answer.data, connect)
+        wire, self._wire = self._wire, None
+        assert wire is not None
+        rest = wire.switch(answer.data, connect)
         self._home.session_opened(self)
         log.info("opened", id=self.id, url=self.url, mode=self.mode.name)
         if self._rule.handler is not None:
@@ -485,6 +487,7 @@ class Session:
         if self.mode is Mode.AUTO:
             event = self._upgrade_event()
             self._lane.put(event, lambda result: self._ignore_answer(event, result))
+        self._forget_request()
         if self._rule.handler is not None:
             self._dispatcher.spawn(self._route())
         if rest and self._connection is not None:
@@ -532,8 +535,7 @@ class Session:
             self.logger.warning("handshake failed", why=text, status=status)
         self._lane.skip(text)
         # It waits with nothing but its lane: there may be many, from anybody.
-        self._head = b""
-        self._offer = None
+        self._forget_request()
         self._home.failure_begun()
         self._put_error(text, lambda _: self._home.failure_told(self))
 
@@ -559,6 +561,16 @@ class Session:
             self._move(State.CLOSED)
         self.ended.set_result(None)
         self._home.session_over(self)
+
+    def _finish(self, answer: bytes) -> None:
+        """Say the last word to a client whose socket never opens."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.finish(answer)
+
+    def _forget_request(self) -> None:
+        self._head = b""
+        self._offer = None
 
     def _stop_patience(self) -> None:
         if self._patience is not None:
