@@ -1,0 +1,72 @@
+"""The benchmarks run, in their smallest form; the figures mean nothing here, but that they check does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
+
+from benchmarks.deflate import NotAgreed, check_deflate
+from benchmarks.load import BenchmarkError
+
+ROOT = Path(__file__).parent.parent
+
+
+def bench(name: str, folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    """Run a benchmark; return what it printed and its JSON."""
+    file = folder / "found.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_echo_measures_each_server(tmp_path: Path) -> None:
+    arguments = ["--servers", "interceptor,websockets", "--only", "32:many", "1024:json"]
+    printed, found = bench("echo", tmp_path, *arguments, "--rounds", "1", "--seconds", "0.05")
+    assert [(row["cell"], row["server"]) for row in found["results"]] == [
+        ("32:many", "interceptor"),
+        ("32:many", "websockets"),
+        ("1024:json", "interceptor"),
+        ("1024:json", "websockets"),
+    ]
+    assert all(row["rate"] > 0 for row in found["results"])
+    assert [aim["limit"] for aim in found["aims"]] == [2.0, 1.2]
+    assert "1 KiB JSON" in printed
+
+
+async def check_against(answer: str | None, **options: Any) -> tuple[float, bool]:
+    """What `check_deflate` says of a server that echoes, or sends the same answer again and again."""
+
+    async def talk(websocket: ServerConnection) -> None:
+        with suppress(ConnectionClosedError):
+            async for message in websocket:
+                await websocket.send(message if answer is None else answer)
+
+    async with serve(talk, "127.0.0.1", 0, **options) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        return await asyncio.to_thread(check_deflate, port)
+
+
+async def test_compressed_echoes_are_inflated() -> None:
+    size, compresses = await check_against(None)
+    assert compresses
+    assert size < 400
+
+
+async def test_a_wrong_compressed_echo_is_found() -> None:
+    with pytest.raises(BenchmarkError, match="message 0 came back changed"):
+        await check_against("wrong")
+
+
+async def test_a_server_that_does_not_agree_to_deflate_is_named() -> None:
+    with pytest.raises(NotAgreed):
+        await check_against(None, compression=None)
