@@ -60,7 +60,7 @@ def run(work: Callable[[argparse.Namespace, int | None], Content | None], option
     return 0
 
 
-def conditions(core: int | None, loop: str, rounds: int, seconds: float) -> dict[str, object]:
+def conditions(core: int | None, loop: str, rounds: int, seconds: float | None = None) -> dict[str, object]:
     """Under what conditions the figures were taken."""
     return {
         "python": platform.python_version(),
@@ -77,7 +77,8 @@ def conditions(core: int | None, loop: str, rounds: int, seconds: float) -> dict
 def describe(under: Mapping[str, object], what: str, packages: Mapping[str, str]) -> str:
     """The conditions in two lines."""
     pinned = "pinned" if under["pinned"] else "not pinned"
+    length = f" of {under['seconds']} s" if under["seconds"] else ""
     return (
         f"Python {under['python']}, {under['loop']}, {what}, "
-        f"{under['rounds']} rounds of {under['seconds']} s, {under['cores']} cores, {pinned}\n"
+        f"{under['rounds']} rounds{length}, {under['cores']} cores, {pinned}\n"
     ) + ", ".join(f"{name} {version}" for name, version in packages.items())

@@ -132,22 +132,30 @@ class Inflater:
             raise BenchmarkError(f"a reply that cannot be inflated: {exc}") from exc
 
 
-class DeflateClient(Client):
-    """One open WebSocket with permessage-deflate; it sends the messages of `ring` in turn."""
+class JsonClient(Client):
+    """One open WebSocket that sends the messages of `ring` in turn.
 
-    offer = OFFER
+    Args:
+        deflate: offer permessage-deflate; without it the client only listens, for `ring` is compressed.
+    """
 
-    def agree(self, extensions: bytes) -> None:
-        """Take what the server agreed to, which must let a message of 1 KiB be compressed at all."""
-        if not extensions.startswith(b"permessage-deflate"):
-            raise NotAgreed("it does not agree to permessage-deflate")
-        bits = re.search(rb"client_max_window_bits=(\d+)", extensions)
-        if bits and int(bits[1]) < WINDOW_BITS:
-            raise NotAgreed(f"it lets the client have a window of {int(bits[1])} bits only")
+    def __init__(self, port: int, through: int | None = None, deflate: bool = True) -> None:
+        self.offer = OFFER if deflate else b""
         self.inflater = Inflater()
         self.frames: list[bytes] = []
         self.rest = b""
         self.sent = self.checked = 0
+        super().__init__(port, through)
+
+    def agree(self, extensions: bytes) -> None:
+        """Take what the server agreed to, which must let a message of 1 KiB be compressed at all."""
+        if not self.offer:
+            super().agree(extensions)
+        elif not extensions.startswith(b"permessage-deflate"):
+            raise NotAgreed("it does not agree to permessage-deflate")
+        bits = re.search(rb"client_max_window_bits=(\d+)", extensions)
+        if bits and int(bits[1]) < WINDOW_BITS:
+            raise NotAgreed(f"it lets the client have a window of {int(bits[1])} bits only")
 
     def prepare(self, message: Message, window: int) -> None:
         """Get ready to send; the messages are this client's own."""
@@ -194,7 +202,7 @@ class DeflateClient(Client):
 
 def check_deflate(port: int) -> tuple[float, bool]:
     """Raise unless a server echoes what is compressed; return bytes of a reply, and whether it compresses."""
-    with DeflateClient(port) as client:
+    with JsonClient(port) as client:
         client.prepare(Message(TEXT, b""), 1)
         client.prove()
         client.close()

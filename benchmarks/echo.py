@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # started as a file: its neighbours are found from the folder above
@@ -21,7 +21,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
 
 from benchmarks.aims import ECHO, THREADS, Aims
 from benchmarks.conditions import Content, conditions, describe, progress, run, versions
-from benchmarks.deflate import SIZE, DeflateClient, NotAgreed, check_deflate
+from benchmarks.deflate import SIZE, JsonClient, NotAgreed, check_deflate
 from benchmarks.load import (
     BenchmarkError,
     Client,
@@ -34,6 +34,7 @@ from benchmarks.load import (
 )
 from benchmarks.processes import PROGRAM, MissingServer, ServerProcess, running
 from benchmarks.report import Cell, Samples, Table, as_json, figures_of, near_client_limit, table, verdicts
+from benchmarks.rounds import take_turns
 from benchmarks.servers import BARE, DEFLATING, ELSEWHERE, OURS, SERVERS
 
 JSON = "json"
@@ -186,7 +187,7 @@ def check(server: ServerProcess) -> None:
 def load_of(cell: Cell, options: argparse.Namespace) -> Load:
     """The load of a cell."""
     make = ascii_message if options.text else binary_message
-    client = DeflateClient if cell.shape == JSON else Client
+    client = JsonClient if cell.shape == JSON else Client
     return Load(make(cell.size), cell.sockets, cell.window, options.seconds, client)
 
 
@@ -199,18 +200,13 @@ def measure_server(server: ServerProcess, load: Load) -> Sample:
 
 
 def measure_all(servers: Field, cells: Sequence[Cell], options: argparse.Namespace) -> Samples:
-    """All cells of all servers in turn, round after round."""
-    samples: Samples = {cell: {server.name: [] for server in servers.of(cell)} for cell in cells}
+    """All cells of all servers."""
     loads = {cell: load_of(cell, options) for cell in cells}
-    started = time.monotonic()
-    for round_ in range(1, options.rounds + 1):
-        for cell in cells:
-            for server in servers.of(cell):
-                samples[cell][server.name].append(measure_server(server, loads[cell]))
-            rates = "  ".join(f"{name} {found[-1].rate:,.0f}" for name, found in samples[cell].items())
-            when = f"{time.monotonic() - started:4.0f} s  round {round_}/{options.rounds}"
-            progress(f"{when}  {cell}:  {rates}")
-    return samples
+    turns = {
+        cell: {server.name: partial(measure_server, server, loads[cell]) for server in servers.of(cell)}
+        for cell in cells
+    }
+    return take_turns(turns, options.rounds)
 
 
 def compare(options: argparse.Namespace, core: int | None) -> Content:

@@ -351,7 +351,7 @@ class Load:
     sockets: int
     window: int
     seconds: float
-    client: type[Client] = Client
+    client: Callable[[int, int | None], Client] = Client
 
 
 def measure(

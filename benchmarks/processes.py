@@ -51,16 +51,24 @@ class ServerProcess:
             return None
 
     def order(self, text: str) -> None:
-        """Have it do something, and wait until that is done.
+        """Have it do something, and wait until that is done."""
+        self.begin(text)
+        self.wait_done()
+
+    def begin(self, text: str) -> None:
+        """Have it do something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def wait_done(self) -> None:
+        """Wait until it has done what it was told.
 
         Raises:
             BenchmarkError: it could not.
         """
-        assert self.process.stdin is not None
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
         if (answer := read_line(self.process)) != "done":
-            raise BenchmarkError(f"{self.name}: {text} brought {answer!r}")
+            raise BenchmarkError(f"{self.name} was told to do something and said {answer!r}")
 
     def forget_peak(self) -> None:
         """Let `VmHWM` begin anew."""

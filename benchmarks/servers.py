@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import picows
     from websockets.asyncio.server import ServerConnection
 
-    from interceptor import WebSocketReceive
+    from interceptor import WebSocketReceive, WebSocketUpgrade
 
 LARGEST = 4 * 1024 * 1024  # bytes of a message that a server must take, where it has to be told
 
@@ -32,6 +32,25 @@ async def serve_interceptor(ready: Ready, stop: asyncio.Event, deflate: bool = F
     from interceptor import Host, Security
 
     host = Host([("*://dyalog_root/*", 1)], compression=deflate, security=Security(allow_no_origin=True))
+
+    @host.on("WebSocketReceive")
+    def echo(event: WebSocketReceive) -> None:
+        host.WebSocketSend(event.id, event.data)
+
+    async with host:
+        ready(host.address[1])
+        await stop.wait()
+
+
+async def serve_interceptor_manual(ready: Ready, stop: asyncio.Event) -> None:
+    """Our host, whose program accepts each upgrade itself."""
+    from interceptor import Host, Security
+
+    host = Host([("*://dyalog_root/*", 2)], compression=False, security=Security(allow_no_origin=True))
+
+    @host.on("WebSocketUpgrade")
+    def accept(event: WebSocketUpgrade) -> WebSocketUpgrade:
+        return event.accept()
 
     @host.on("WebSocketReceive")
     def echo(event: WebSocketReceive) -> None:
@@ -253,6 +272,7 @@ SERVERS: dict[str, Serve] = {
     "picows": serve_picows,
     BARE: serve_bare,
 }
+MANUAL = "interceptor-manual"
 DEFLATING: dict[str, Serve] = {
     OURS: partial(serve_interceptor, deflate=True),
     "websockets": partial(serve_websockets, deflate=True),
@@ -262,4 +282,4 @@ DEFLATING: dict[str, Serve] = {
 }
 
 if __name__ == "__main__":
-    main(SERVERS)
+    main({**SERVERS, MANUAL: serve_interceptor_manual})

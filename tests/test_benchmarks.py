@@ -43,6 +43,26 @@ def test_echo_measures_each_server(tmp_path: Path) -> None:
     assert "1 KiB JSON" in printed
 
 
+def test_broadcast_measures_plain_and_deflated(tmp_path: Path) -> None:
+    printed, found = bench("broadcast", tmp_path, "--sockets", "5", "--count", "2", "--rounds", "1")
+    assert [(row["cell"], row["server"]) for row in found["results"]] == [
+        ("1024:plain", "interceptor"),
+        ("1024:plain", "websockets"),
+        ("1024:deflate", "interceptor"),
+        ("1024:deflate", "websockets"),
+    ]
+    assert [aim["limit"] for aim in found["aims"]] == [1.0, 1.0]
+    assert "to 5 sockets, deflate" in printed
+
+
+def test_upgrades_measures_auto_and_manual(tmp_path: Path) -> None:
+    _, found = bench("upgrades", tmp_path, "--at-once", "3", "--rounds", "1", "--seconds", "0.05")
+    rows = [(row["cell"], row["server"]) for row in found["results"]]
+    assert {("0:auto", "interceptor"), ("0:auto", "websockets")} < set(rows)
+    assert rows[-2:] == [("0:manual", "interceptor"), ("0:manual", "websockets")]
+    assert [aim["limit"] for aim in found["aims"]] == [1.0, 1.0]
+
+
 async def check_against(answer: str | None, **options: Any) -> tuple[float, bool]:
     """What `check_deflate` says of a server that echoes, or sends the same answer again and again."""
 
