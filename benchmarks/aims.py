@@ -90,11 +90,11 @@ RELAY: Aims = {
     for peer, limit in (("plain relay", 0.8), ("mitmproxy", 5.0))
 }
 
-MEMORY = {"plain": Aim(10 * 1024, most=True), "deflate": Aim(40 * 1024, most=True)}
-"""Bytes of our memory for each idle socket."""
+MEMORY = {"plain": Aim(10, most=True), "deflate": Aim(40, most=True)}
+"""KiB of our memory for each idle socket."""
 
-IMPORT = Aim(0.150, most=True)
-"""Seconds that the import of interceptor takes beyond that of its dependencies."""
+IMPORT = Aim(150, most=True)
+"""Milliseconds that the import of interceptor takes beyond that of its dependencies."""
 
 FLAT = Aim(0.15, most=True)
 LINEAR = Aim(1.15, most=True)

@@ -15,6 +15,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 
 from benchmarks.deflate import NotAgreed, check_deflate
+from benchmarks.footprint import ImportTime, add_up
+from benchmarks.growth import Series
 from benchmarks.load import BenchmarkError
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,57 @@ def test_upgrades_measures_auto_and_manual(tmp_path: Path) -> None:
     assert {("0:auto", "interceptor"), ("0:auto", "websockets")} < set(rows)
     assert rows[-2:] == [("0:manual", "interceptor"), ("0:manual", "websockets")]
     assert [aim["limit"] for aim in found["aims"]] == [1.0, 1.0]
+
+
+def test_footprint_weighs_sockets_and_the_import(tmp_path: Path) -> None:
+    printed, found = bench("footprint", tmp_path, "--sockets", "20", "--rounds", "1")
+    assert found["sockets"] == 20
+    assert {shape: list(row) for shape, row in found["memory_kib"].items()} == {
+        "plain": ["interceptor", "websockets", "aiohttp"],
+        "deflate": ["interceptor", "websockets", "aiohttp"],
+    }
+    times = found["import_ms"]
+    assert 0 < times["modules"] < times["own"] < times["total"]
+    assert [aim["limit"] for aim in found["aims"]] == [10, 40, 150]
+    assert "ms of it our modules" in printed
+
+
+def test_what_other_packages_import_is_not_counted_as_ours() -> None:
+    rows = [
+        (" site", 9, 9),
+        ("     json", 3, 3),  # asked for by the other package
+        ("   other.part", 4, 7),
+        ("   asyncio", 5, 5),
+        ("   ours.part", 6, 6),
+        (" ours", 2, 20),
+    ]
+    assert add_up("ours", rows) == ImportTime(total=0.020, own=0.013, modules=0.008)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the processor time of another process")
+def test_growth_measures_each_series(tmp_path: Path) -> None:
+    _, found = bench("growth", tmp_path, "--most", "100", "--rounds", "1", "--seconds", "0.02")
+    assert [
+        (line["name"], line["cost"], line["expected"], len(line["points"])) for line in found["series"]
+    ] == [
+        ("sockets", "a message", "flat", 2),
+        ("rows", "an upgrade", "flat", 3),
+        ("rows", "a look-up", "flat", 3),
+        ("bytes", "a message", "linear", 6),
+        ("handlers", "a message", "linear", 5),
+    ]
+    costs = [cost for line in found["series"] for _, cost in line["points"]]
+    assert min(costs) > 0
+    assert len(found["aims"]) == 5
+
+
+def test_the_exponent_tells_flat_from_linear() -> None:
+    assert Series("x", "y", "flat", [(1, 5.0), (10, 7.0), (100, 7.0), (1000, 7.0)]).exponent == pytest.approx(
+        0
+    )
+    assert Series(
+        "x", "y", "linear", [(1, 9.0), (10, 2.0), (100, 20.0), (1000, 200.0)]
+    ).exponent == pytest.approx(1)
 
 
 async def check_against(answer: str | None, **options: Any) -> tuple[float, bool]:
