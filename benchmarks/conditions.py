@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from benchmarks.load import BenchmarkError
+from benchmarks.processes import MissingServer
+
+Content = dict[str, object]
+"""What a benchmark found, for JSON."""
 
 
 def progress(text: str) -> None:
@@ -36,7 +44,23 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def conditions(core: int | None, loop: str, rounds: int, seconds: float) -> dict[str, object]:
+def run(work: Callable[[argparse.Namespace, int | None], Content | None], options: argparse.Namespace) -> int:
+    """Do the work on one core, write what it found where the options say; return the exit status."""
+    core = pin()
+    try:
+        content = work(options, core)
+    except (BenchmarkError, MissingServer) as exc:
+        progress(f"failed: {exc}")
+        return 1
+    except KeyboardInterrupt:
+        progress("interrupted")
+        return 130
+    if content and options.json:
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+def conditions(core: int | None, loop: str, rounds: int, seconds: float | None = None) -> dict[str, object]:
     """Under what conditions the figures were taken."""
     return {
         "python": platform.python_version(),
@@ -50,10 +74,11 @@ def conditions(core: int | None, loop: str, rounds: int, seconds: float) -> dict
     }
 
 
-def describe(under: Mapping[str, object], messages: str, packages: Mapping[str, str]) -> str:
+def describe(under: Mapping[str, object], what: str, packages: Mapping[str, str]) -> str:
     """The conditions in two lines."""
     pinned = "pinned" if under["pinned"] else "not pinned"
+    length = f" of {under['seconds']} s" if under["seconds"] else ""
     return (
-        f"Python {under['python']}, {under['loop']}, {messages} messages, no compression, "
-        f"{under['rounds']} rounds of {under['seconds']} s, {under['cores']} cores, {pinned}\n"
+        f"Python {under['python']}, {under['loop']}, {what}, "
+        f"{under['rounds']} rounds{length}, {under['cores']} cores, {pinned}\n"
     ) + ", ".join(f"{name} {version}" for name, version in packages.items())

@@ -9,24 +9,39 @@ after the other, round after round (A B C A B C ...); README.md beside this file
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # started as a file: its neighbours are found from the folder above
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.conditions import conditions, describe, pin, progress, versions
-from benchmarks.load import BenchmarkError, Load, Sample, ascii_message, binary_message, check_echo, measure
-from benchmarks.processes import MissingServer, ServerProcess, running
-from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, table
-from benchmarks.servers import BARE, ELSEWHERE, OURS, SERVERS
+from benchmarks.aims import ECHO, THREADS, Aims
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.deflate import SIZE, JsonClient, NotAgreed, check_deflate
+from benchmarks.load import (
+    BenchmarkError,
+    Client,
+    Load,
+    Sample,
+    ascii_message,
+    binary_message,
+    check_echo,
+    measure,
+)
+from benchmarks.processes import PROGRAM, MissingServer, ServerProcess, running
+from benchmarks.report import Cell, Samples, Table, as_json, figures_of, near_client_limit, table, verdicts
+from benchmarks.rounds import take_turns
+from benchmarks.servers import BARE, DEFLATING, ELSEWHERE, OURS, SERVERS
 
+JSON = "json"
+AIMS: Aims = {**ECHO, **THREADS}
 IN_FLIGHT = {32: (10, 8), 1024: (10, 8), 65536: (4, 4), 1048576: (2, 2)}  # sockets, messages on each
 SIZES = tuple(IN_FLIGHT)
+PROGRAM_DEFLATING = (sys.executable, "-m", "benchmarks.deflating")
 PEERS = [name for name in SERVERS if name not in ELSEWHERE]
 PACKAGES = (OURS, "websockets", "aiohttp", "uvicorn", "wsproto", "picows", "aiofastnet", "uvloop", "pydantic")
 
@@ -34,10 +49,11 @@ PACKAGES = (OURS, "websockets", "aiohttp", "uvicorn", "wsproto", "picows", "aiof
 def cell_of(text: str) -> Cell:
     """`32:many` and the like, from the command line."""
     size, _, shape = text.partition(":")
-    if not size.isdecimal() or int(size) not in SIZES or shape not in ("one", "many"):
+    shapes = ("one", "many", JSON) if size == str(SIZE) else ("one", "many")
+    if not size.isdecimal() or int(size) not in SIZES or shape not in shapes:
         sizes = "|".join(map(str, SIZES))
-        raise argparse.ArgumentTypeError(f"{text!r} does not read {sizes}:one|many")
-    sockets, window = IN_FLIGHT[int(size)] if shape == "many" else (1, 1)
+        raise argparse.ArgumentTypeError(f"{text!r} reads neither {sizes}:one|many nor {SIZE}:{JSON}")
+    sockets, window = (1, 1) if shape == "one" else IN_FLIGHT[int(size)]
     return Cell(int(size), shape, sockets, window)
 
 
@@ -83,27 +99,81 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def cells_of(options: argparse.Namespace) -> list[Cell]:
     """What is to be measured."""
     sizes = SIZES if options.all else SIZES[:-1]
-    return options.only or [cell_of(f"{size}:{shape}") for size in sizes for shape in ("one", "many")]
+    cells = [f"{size}:{shape}" for size in sizes for shape in ("one", "many")]
+    return options.only or [cell_of(cell) for cell in [*cells, f"{SIZE}:{JSON}"]]
+
+
+@dataclass
+class Field:
+    """The servers that take part.
+
+    Attributes:
+        plain: those of the cells without compression.
+        deflating: those of the cell with it.
+        left_out: why others take no part.
+        replies: mean bytes of a compressed reply.
+    """
+
+    plain: list[ServerProcess] = field(default_factory=list)
+    deflating: list[ServerProcess] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    replies: dict[str, float] = field(default_factory=dict)
+
+    def of(self, cell: Cell) -> list[ServerProcess]:
+        """Those that are measured in a cell."""
+        return self.deflating if cell.shape == JSON else self.plain
+
+    def leave_out(self, name: str, why: object) -> None:
+        """Note that a server takes no part."""
+        self.left_out[name] = str(why)
+        progress(f"left out: {name} ({why})")
 
 
 def start_all(
-    stack: ExitStack, options: argparse.Namespace, core: int | None
-) -> tuple[list[ServerProcess], dict[str, str]]:
-    """Start and check every server; return those that run, and why the others do not."""
-    servers, missing = [], {}
+    stack: ExitStack, options: argparse.Namespace, core: int | None, cells: Sequence[Cell]
+) -> Field:
+    """Start and check every server that the cells need."""
+    servers = Field()
+    deflate = any(cell.shape == JSON for cell in cells)
+    plain = any(cell.shape != JSON for cell in cells)
     for name in options.servers:
         try:
-            server = stack.enter_context(running(name, options.loop, core))
+            if plain:
+                servers.plain.append(started(stack, name, options.loop, core))
+            if deflate:
+                start_deflating(stack, servers, name, options.loop, core)
         except MissingServer as exc:
-            missing[name] = str(exc)
-            progress(f"left out: {name} ({exc})")
-            continue
-        if name != BARE:
-            check(server)
-        servers.append(server)
-    if not servers:
+            servers.leave_out(name, exc)
+    if not servers.plain and not servers.deflating:
         raise BenchmarkError("none of these servers can be started here")
-    return servers, missing
+    return servers
+
+
+def started(stack: ExitStack, name: str, loop: str, core: int | None) -> ServerProcess:
+    """A server that echoes rightly."""
+    server = stack.enter_context(running(name, loop, core))
+    if name != BARE:
+        check(server)
+    return server
+
+
+def start_deflating(stack: ExitStack, servers: Field, name: str, loop: str, core: int | None) -> None:
+    """Start a server with permessage-deflate, or note why it takes no part."""
+    if name not in DEFLATING:
+        if name not in (BARE, *ELSEWHERE):
+            servers.leave_out(f"{name}, deflate", "it has no permessage-deflate")
+        return
+    server = stack.enter_context(running(name, loop, core, program=PROGRAM_DEFLATING))
+    try:
+        servers.replies[name], compresses = check_deflate(server.port)
+    except NotAgreed as exc:
+        servers.leave_out(f"{name}, deflate", exc)
+        return
+    except (BenchmarkError, OSError) as exc:
+        raise BenchmarkError(f"{name}, deflate, does not echo rightly: {exc}") from exc
+    if not compresses:
+        progress(f"{name} does not compress its replies")
+    servers.deflating.append(server)
 
 
 def check(server: ServerProcess) -> None:
@@ -117,7 +187,8 @@ def check(server: ServerProcess) -> None:
 def load_of(cell: Cell, options: argparse.Namespace) -> Load:
     """The load of a cell."""
     make = ascii_message if options.text else binary_message
-    return Load(make(cell.size), cell.sockets, cell.window, options.seconds)
+    client = JsonClient if cell.shape == JSON else Client
+    return Load(make(cell.size), cell.sockets, cell.window, options.seconds, client)
 
 
 def measure_server(server: ServerProcess, load: Load) -> Sample:
@@ -128,67 +199,63 @@ def measure_server(server: ServerProcess, load: Load) -> Sample:
         raise BenchmarkError(f"{server.name}: {exc}") from exc
 
 
-def measure_all(
-    servers: Sequence[ServerProcess], cells: Sequence[Cell], options: argparse.Namespace
-) -> Samples:
-    """All cells of all servers in turn, round after round."""
-    samples: Samples = {cell: {server.name: [] for server in servers} for cell in cells}
+def measure_all(servers: Field, cells: Sequence[Cell], options: argparse.Namespace) -> Samples:
+    """All cells of all servers."""
     loads = {cell: load_of(cell, options) for cell in cells}
-    started = time.monotonic()
-    for round_ in range(1, options.rounds + 1):
-        for cell in cells:
-            for server in servers:
-                samples[cell][server.name].append(measure_server(server, loads[cell]))
-            rates = "  ".join(f"{name} {found[-1].rate:,.0f}" for name, found in samples[cell].items())
-            when = f"{time.monotonic() - started:4.0f} s  round {round_}/{options.rounds}"
-            progress(f"{when}  {cell.size_name}, {cell.shape_name}:  {rates}")
-    return samples
+    turns = {
+        cell: {server.name: partial(measure_server, server, loads[cell]) for server in servers.of(cell)}
+        for cell in cells
+    }
+    return take_turns(turns, options.rounds)
 
 
-def compare(options: argparse.Namespace, core: int | None) -> None:
-    """Measure all, print the table and write the JSON."""
+def compare(options: argparse.Namespace, core: int | None) -> Content:
+    """Measure all, print the table; return what was found."""
     under = conditions(core, options.loop, options.rounds, options.seconds)
     under["messages"] = messages = "text" if options.text else "binary"
     under["versions"] = packages = versions(PACKAGES)
+    cells = cells_of(options)
     with ExitStack() as stack:
-        servers, missing = start_all(stack, options, core)
-        samples = measure_all(servers, cells_of(options), options)
-    names = [server.name for server in servers]
+        servers = start_all(stack, options, core, cells)
+        samples = measure_all(servers, cells, options)
+    names = [server.name for cell in cells for server in servers.of(cell)]
     reference = OURS if OURS in names else names[0]
     found = figures_of(samples, reference)
-    print(describe(under, messages, packages), table(found, reference), sep="\n\n")
-    for name, why in missing.items():
+    aims = AIMS if reference == OURS else {}
+    what = f"{messages} messages, compressed only where it says deflate"
+    print(describe(under, what, packages), table(found, reference, aims), sep="\n\n")
+    print_notes(servers, found)
+    content = {**under, "reference": reference, "left_out": servers.left_out, "reply_bytes": servers.replies}
+    verdict = [verdict.as_json() for verdict in verdicts(found, aims)]
+    return content | {"results": as_json(found), "aims": verdict}
+
+
+def print_notes(servers: Field, found: Table) -> None:
+    """What there is to say below the table."""
+    for name, why in servers.left_out.items():
         print(f"\nleft out: {name} ({why})")
+    if servers.replies:
+        sizes = ", ".join(f"{name} {size:.0f}" for name, size in servers.replies.items())
+        print(f"\nbytes of a compressed reply of {SIZE}: {sizes}")
     if held_back := [where for name, where in near_client_limit(found) if name != BARE]:
         print("\nthe client may have held back:", "; ".join(held_back))
-    if options.json:
-        content = {**under, "reference": reference, "left_out": missing, "results": as_json(found)}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def profile(options: argparse.Namespace, core: int | None) -> None:
     """Put the chosen load on one server under cProfile and print what it cost."""
     name = OURS if OURS in options.servers else options.servers[0]
     cell: Cell = options.profile
-    with running(name, options.loop, core, profile=True) as server:
+    program = PROGRAM_DEFLATING if cell.shape == JSON else PROGRAM
+    with running(name, options.loop, core, profile=True, program=program) as server:
         sample = measure_server(server, load_of(cell, options))
-    print(f"{name}, {cell.size_name}, {cell.shape_name}: {sample.rate:,.0f} messages/s under cProfile")
+    print(f"{name}, {cell}: {sample.rate:,.0f} messages/s under cProfile")
     print(server.output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     options = parse(arguments)
-    core = pin()
-    try:
-        (profile if options.profile else compare)(options, core)
-    except (BenchmarkError, MissingServer) as exc:
-        progress(f"failed: {exc}")
-        return 1
-    except KeyboardInterrupt:
-        progress("interrupted")
-        return 130
-    return 0
+    return run(profile if options.profile else compare, options)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A client that parsed every frame would cost more than some of the servers. This one checks each server's echo
 byte for byte before and after a measurement (`check_echo`, `Client.close`) and in between only counts: an
 unfragmented reply has a known length (RFC 6455, section 5.2), so the number of bytes gives that of the
-messages, however they arrive.
+messages, however they arrive. Compressed replies have no known length; deflate.py has the client for those.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 TEXT, BINARY, CLOSE = 1, 2, 8
 MASK = bytes.fromhex("37fa213d")
@@ -81,11 +82,12 @@ def unicode_message(size: int) -> Message:
     return Message(TEXT, ("aé€😀" * (size // 10) + "x" * (size % 10)).encode())
 
 
-def request_head(port: int, key: bytes) -> bytes:
-    """An opening handshake without Origin that offers no extension, so that nobody compresses."""
+def request_head(port: int, key: bytes, offer: bytes = b"") -> bytes:
+    """An opening handshake without Origin; nobody compresses unless an extension is offered."""
+    extensions = b"Sec-WebSocket-Extensions: %s\r\n" % offer if offer else b""
     return (
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n" % (port, key)
+        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n" % (port, key, extensions)
     )
 
 
@@ -94,16 +96,15 @@ def accept_key(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + GUID).digest())
 
 
-def check_response(head: bytes, key: bytes) -> None:
-    """Raise unless this is a 101 with the right Accept and without an extension."""
+def check_response(head: bytes, key: bytes) -> bytes:
+    """Raise unless this is a 101 with the right Accept; return the extensions that it agrees to."""
     fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
     if (
         not head.startswith(b"HTTP/1.1 101 ")
         or fields.get(b"sec-websocket-accept") != accept_key(key).lower()
     ):
         raise BenchmarkError(f"no right 101 but {head!r}")
-    if b"sec-websocket-extensions" in fields:
-        raise BenchmarkError(f"an extension that was not offered: {head!r}")
+    return fields.get(b"sec-websocket-extensions", b"")
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
@@ -143,11 +144,32 @@ class Client:
     It keeps up to `window` messages in flight. All counting is in whole messages, save `received` (bytes).
     """
 
+    offer = b""
+
     def __init__(self, port: int, through: int | None = None) -> None:
         self.sock = open_tunnel(port, through)
+        try:
+            self.shake_hands(port)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.sock.close()
+
+    def shake_hands(self, port: int) -> None:
+        """Have the connection be a WebSocket."""
         key = base64.b64encode(os.urandom(16))
-        self.sock.sendall(request_head(port, key))
-        check_response(receive_head(self.sock), key)
+        self.sock.sendall(request_head(port, key, self.offer))
+        self.agree(check_response(receive_head(self.sock), key))
+
+    def agree(self, extensions: bytes) -> None:
+        """Take what the server agreed to."""
+        if extensions:
+            raise BenchmarkError(f"an extension that was not offered: {extensions!r}")
 
     def prepare(self, message: Message, window: int) -> None:
         """Get ready to send `message` again and again, `window` of them in flight."""
@@ -160,7 +182,7 @@ class Client:
         """Send what is due, as far as the socket takes it; return whether all of it went out."""
         while self.unsent or self.due:
             if not self.unsent:
-                self.unsent = self.batch[: self.due * self.frame_size]
+                self.unsent = self.next_frames(self.due)
                 self.due = 0
             try:
                 sent = self.sock.send(self.unsent)
@@ -168,6 +190,10 @@ class Client:
                 return False
             self.unsent = self.unsent[sent:]
         return True
+
+    def next_frames(self, count: int) -> memoryview:
+        """The frames of the next messages."""
+        return self.batch[: count * self.frame_size]
 
     def receive(self, buffer: bytearray) -> int:
         """Take the bytes that are there; return how many messages they complete."""
@@ -189,10 +215,19 @@ class Client:
                 what = f"opcode {message.opcode}, {len(message.payload)} bytes"
                 raise BenchmarkError(f"wrong echo of {what}: {reply[:40]!r}...")
 
+    def check(self) -> None:
+        """Raise unless the echoes' bytes came and not one more; nothing may be in flight."""
+        if surplus := self.received - self.answered * self.reply_size:
+            raise BenchmarkError(f"{surplus} bytes more than the echoes have")
+
+    def prove(self) -> None:
+        """Raise unless the server still echoes rightly: a byte too many or too few before shows here."""
+        self.exchange([binary_message(77), unicode_message(77)])
+
     def close(self, exact: bool = True) -> None:
-        """End the socket; where `exact`, a byte too many or too few since it was opened shows here."""
+        """End the socket; where `exact`, with a proof that all was right."""
         if exact:
-            self.exchange([binary_message(77), unicode_message(77)])
+            self.prove()
         self.sock.settimeout(STALL)
         self.sock.sendall(client_frame(CLOSE, CLOSE_1000))
         answer = receive_exactly(self.sock, 4)
@@ -203,12 +238,13 @@ class Client:
 
 def check_echo(port: int, sizes: Iterable[int], through: int | None = None) -> None:
     """Raise unless the server echoes text and binary of these and of awkward sizes, alone and in a row."""
-    client = Client(port, through)
-    for size in sorted({0, 1, 125, 126, 65535, 65536, *sizes}):
-        client.exchange([binary_message(size)])
-        client.exchange([unicode_message(size)])
-    client.exchange([make(size) for size in (32, 0, 1024, 126) for make in (binary_message, unicode_message)])
-    client.close()
+    with Client(port, through) as client:
+        for size in sorted({0, 1, 125, 126, 65535, 65536, *sizes}):
+            client.exchange([binary_message(size)])
+            client.exchange([unicode_message(size)])
+        kinds = (binary_message, unicode_message)
+        client.exchange([make(size) for size in (32, 0, 1024, 126) for make in kinds])
+        client.close()
 
 
 @dataclass(frozen=True)
@@ -307,13 +343,6 @@ def pump(selector: selectors.BaseSelector, in_flight: int, end: float) -> int:
     return messages
 
 
-def check_total(clients: Iterable[Client]) -> None:
-    """Raise unless every socket brought the echoes' bytes and not one more."""
-    for client in clients:
-        if surplus := client.received - client.answered * client.reply_size:
-            raise BenchmarkError(f"{surplus} bytes more than the echoes have")
-
-
 @dataclass(frozen=True)
 class Load:
     """What is sent: which message, on how many sockets, how many in flight on each, for how many seconds."""
@@ -322,6 +351,7 @@ class Load:
     sockets: int
     window: int
     seconds: float
+    client: Callable[[int, int | None], Client] = Client
 
 
 def measure(
@@ -338,7 +368,7 @@ def measure(
         exact: whether the server echoes contents, not only counts.
         through: port of the proxy that the sockets are opened by.
     """
-    clients = [Client(port, through) for _ in range(load.sockets)]
+    clients = [load.client(port, through) for _ in range(load.sockets)]
     for client in clients:
         client.prepare(load.message, load.window)
     run_load(clients, load, load.seconds / 4)
@@ -347,8 +377,8 @@ def measure(
     messages, latencies = run_load(clients, load, load.seconds)
     seconds, used = time.perf_counter() - start, time.process_time() - used
     after = server_clock()
-    check_total(clients)
     for client in clients:
+        client.check()
         client.close(exact)
     served = None if before is None or after is None else after - before
     return Sample(messages, seconds, used, served, sorted(latencies))

@@ -8,9 +8,11 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from benchmarks.conditions import progress
 from benchmarks.load import BUFFER, STALL, BenchmarkError, Client, binary_message, open_tunnel
 from benchmarks.processes import ServerProcess
 
+OTHER_FILES = 100  # that a process has open besides its sockets
 MIB = 1024 * 1024
 PIECE = bytes(MIB)
 PAUSE = 0.001  # seconds that a slow reader rests after each read
@@ -31,16 +33,27 @@ class HeldBack:
     ahead: int
 
 
-def allow_files(count: int) -> None:
-    """Let this process and those that it starts open so many files, as far as the system lets us."""
+def allow_files(count: int) -> int:
+    """Let this process and those that it starts open so many files; return how many the system allows."""
     try:
         import resource
     except ImportError:  # Windows has no such limit.
-        return
+        return count
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    return min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def allowed_sockets(wanted: int) -> int:
+    """How many of so many sockets can be open in one process; says so where the system allows fewer."""
+    allowed = allow_files(wanted + OTHER_FILES) - OTHER_FILES
+    if allowed < wanted:
+        progress(
+            f"{allowed:,} sockets instead of {wanted:,}: the system allows no more files (RLIMIT_NOFILE)"
+        )
+    return allowed
 
 
 def idle_tunnel(proxy: ServerProcess, port: int, count: int) -> float | None:

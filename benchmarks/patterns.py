@@ -60,7 +60,7 @@ class Budget:
 
 def made_rows(count: int, wild: float) -> list[tuple[str, int]]:
     """Rows of which all but `wild` per cent name a host."""
-    every = round(100 / wild) if wild else count + 1
+    every = round(100 / wild) if wild else 2 * count + 2  # whose half no row has
     return [(row_pattern(number, number % every == every // 2), Mode.AUTO) for number in range(count)]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from benchmarks.load import BenchmarkError
 
-PATIENCE = 30.0  # seconds for a server to start
+PATIENCE = 30.0  # seconds for a server to start, or to do what it was told
+PROGRAM = (sys.executable, "-m", "benchmarks.servers")
 GRACE = 5.0  # seconds for a server to end once its standard input has
 
 
@@ -49,6 +50,26 @@ class ServerProcess:
         except (OSError, ValueError, IndexError):
             return None
 
+    def order(self, text: str) -> None:
+        """Have it do something, and wait until that is done."""
+        self.begin(text)
+        self.wait_done()
+
+    def begin(self, text: str) -> None:
+        """Have it do something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def wait_done(self) -> None:
+        """Wait until it has done what it was told.
+
+        Raises:
+            BenchmarkError: it could not.
+        """
+        if (answer := read_line(self.process)) != "done":
+            raise BenchmarkError(f"{self.name} was told to do something and said {answer!r}")
+
     def forget_peak(self) -> None:
         """Let `VmHWM` begin anew."""
         with suppress(OSError):
@@ -72,6 +93,17 @@ def start(
     )
 
 
+def read_line(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints; nothing where it ends, or takes too long and is ended."""
+    assert process.stdout is not None
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline().strip()
+    finally:
+        timer.cancel()
+
+
 def read_port(name: str, process: subprocess.Popen[str]) -> int:
     """The port that the server reports.
 
@@ -79,13 +111,7 @@ def read_port(name: str, process: subprocess.Popen[str]) -> int:
         MissingServer: a package is not there.
         BenchmarkError: the server failed, or said nothing in time.
     """
-    assert process.stdout is not None
-    timer = threading.Timer(PATIENCE, process.kill)
-    timer.start()
-    try:
-        word, _, rest = process.stdout.readline().strip().partition(" ")
-    finally:
-        timer.cancel()
+    word, _, rest = read_line(process).partition(" ")
     if word == "missing":
         raise MissingServer(rest)
     if word != "port":
@@ -115,7 +141,7 @@ def running(
     loop: str,
     core: int | None,
     profile: bool = False,
-    program: Sequence[str] = (sys.executable, "-m", "benchmarks.servers"),
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[ServerProcess]:
     """A server that runs as long as the block; `program` is what knows servers by their names."""
     process = start(name, loop, core, profile, program)

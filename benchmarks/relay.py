@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import subprocess
 import sys
 import time
@@ -23,12 +22,13 @@ from pathlib import Path
 if not __package__:  # started as a file: its neighbours are found from the folder above
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.conditions import conditions, describe, pin, progress, versions
+from benchmarks.aims import RELAY
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions
 from benchmarks.load import BenchmarkError, Load, Sample, binary_message, check_echo, measure
 from benchmarks.memory import MIB, HeldBack, allow_files, idle_tunnel, slow_reader
 from benchmarks.processes import MissingServer, ServerProcess, running
 from benchmarks.relays import MITMPROXY, OURS, PLAIN, RELAYS
-from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, number, table
+from benchmarks.report import Cell, Samples, as_json, figures_of, near_client_limit, table, verdicts
 from benchmarks.servers import BARE
 
 NONE = "no proxy"
@@ -45,7 +45,6 @@ HOLDING_BACK = (
 )  # mitmproxy keeps all that it passes on, and a tunnel that is looked into is no other
 FILES = 4096
 OWN_ENVIRONMENT = Path(__file__).resolve().parent.parent / "build" / "mitmproxy"
-AIMS = {PLAIN: 0.8, MITMPROXY: 5.0}  # our messages/s divided by theirs, at the least
 
 
 @dataclass(frozen=True)
@@ -217,21 +216,8 @@ def describe_weights(found: dict[str, Weight], options: argparse.Namespace) -> s
     return "\n".join(lines)
 
 
-def aims_missed(samples: Samples) -> list[str]:
-    """Where the aims are missed."""
-    missed = []
-    for cell, row in figures_of(samples, OURS).items():
-        for name, aim in AIMS.items():
-            ratio = row[name].ratio if name in row else None
-            if ratio is not None and ratio < aim:
-                by_cpu = number(row[name].ratio_by_cpu, ".2f")
-                where = f"{cell.size_name}, {cell.shape_name}"
-                missed.append(f"{where}: {ratio:.2f} of {name} instead of {aim} ({by_cpu} by cpu)")
-    return missed
-
-
-def compare(options: argparse.Namespace, core: int | None) -> None:
-    """Measure all, print the tables and write the JSON."""
+def compare(options: argparse.Namespace, core: int | None) -> Content:
+    """Measure all, print the tables; return what was found."""
     under = conditions(core, options.loop, options.rounds, options.seconds)
     with ExitStack() as stack:
         target = stack.enter_context(running(options.target, options.loop, core))
@@ -242,18 +228,17 @@ def compare(options: argparse.Namespace, core: int | None) -> None:
     packages = versions(PACKAGES)
     if any(way.name == MITMPROXY for way in ways):
         packages[MITMPROXY] = mitmproxy_version(mitmproxy_python())
-    found, missed = figures_of(samples, OURS), aims_missed(samples)
-    print(f"echo: {options.target}", describe(under, "binary", packages), table(found, OURS), sep="\n\n")
+    found = figures_of(samples, OURS)
+    what = describe(under, "binary messages, no compression", packages)
+    print(f"echo: {options.target}", what, table(found, OURS, RELAY), sep="\n\n")
     if held_back := [where for name, where in near_client_limit(found) if name != NONE]:
         print("\nthe client may have held back:", "; ".join(held_back))
     if weights:
         print("\n" + describe_weights(weights, options))
-    print("\naims:", "; ".join(missed) or "all reached")
-    if options.json:
-        memory = {name: asdict(weight) for name, weight in weights.items()}
-        content = {**under, "target": options.target, "versions": packages, "left_out": missing}
-        content |= {"reference": OURS, "results": as_json(found), "memory": memory, "aims_missed": missed}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    memory = {name: asdict(weight) for name, weight in weights.items()}
+    content = {**under, "target": options.target, "versions": packages, "left_out": missing}
+    aims = [verdict.as_json() for verdict in verdicts(found, RELAY)]
+    return content | {"reference": OURS, "results": as_json(found), "memory": memory, "aims": aims}
 
 
 def profile(options: argparse.Namespace, core: int | None) -> None:
@@ -269,17 +254,8 @@ def profile(options: argparse.Namespace, core: int | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     options = parse(arguments)
-    core = pin()
     allow_files(FILES)
-    try:
-        (profile if options.profile else compare)(options, core)
-    except (BenchmarkError, MissingServer) as exc:
-        progress(f"failed: {exc}")
-        return 1
-    except KeyboardInterrupt:
-        progress("interrupted")
-        return 130
-    return 0
+    return run(profile if options.profile else compare, options)
 
 
 if __name__ == "__main__":

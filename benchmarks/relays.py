@@ -1,4 +1,4 @@
-"""The proxies of `relay.py`; each runs in a process of its own and reports its port, as servers.py has it.
+"""The proxies of `relay.py`; each runs in a process of its own and reports its port, as serving.py has it.
 
     python -m benchmarks.relays NAME [--loop asyncio|uvloop] [--core N] [--profile]
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from benchmarks.servers import Ready, Serve, main
+from benchmarks.serving import Ready, Serve, main
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -7,16 +7,26 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from benchmarks.aims import Aims, Verdict
 from benchmarks.load import Sample
 
-RATES = ("size", "shape", "server", "messages/s", "{}/peer", "lowest-highest", "by cpu")
-COSTS = ("p50 us", "p99 us", "server us/msg", "client us/msg")
+RATES = ("size", "shape", "server", "{unit}s/s", "{reference}/peer", "lowest-highest", "by cpu", "aim")
+COSTS = ("p50 us", "p99 us", "server us/{unit}", "client us/{unit}")
+SHAPES = {
+    "one": "one in flight",
+    "many": "{sockets} x {window} in flight",
+    "json": "{sockets} x {window} in flight, deflate",
+    "plain": "to {sockets:,} sockets",
+    "deflate": "to {sockets:,} sockets, deflate",
+    "auto": "open and close, {sockets} at a time",
+    "manual": "manual, {sockets} at a time",
+}
 NEAR = 0.7  # a client that needs so much of the server's time per message may be what limits it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One size of message in one shape of load."""
+    """One size of message in one shape of load; of SHAPES."""
 
     size: int
     shape: str
@@ -24,8 +34,17 @@ class Cell:
     window: int
 
     @property
+    def name(self) -> str:
+        """As the command line has it."""
+        return f"{self.size}:{self.shape}"
+
+    @property
     def size_name(self) -> str:
         """The size for people to read."""
+        if self.shape == "json":
+            return f"{self.size >> 10} KiB JSON"
+        if not self.size:
+            return ""
         for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
             if self.size >= unit:
                 return f"{self.size // unit} {name}"
@@ -34,7 +53,10 @@ class Cell:
     @property
     def shape_name(self) -> str:
         """The shape for people to read."""
-        return "one in flight" if self.shape == "one" else f"{self.sockets} x {self.window} in flight"
+        return SHAPES[self.shape].format(sockets=self.sockets, window=self.window)
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.size_name, self.shape_name)))
 
 
 @dataclass(frozen=True)
@@ -112,8 +134,9 @@ def number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def words_of(cell: Cell, name: str, found: Figures) -> tuple[str, ...]:
+def words_of(cell: Cell, name: str, found: Figures, aims: Aims) -> tuple[str, ...]:
     """One line of the table."""
+    aim = aims.get((cell.name, name))
     return (
         cell.size_name,
         cell.shape_name,
@@ -122,6 +145,7 @@ def words_of(cell: Cell, name: str, found: Figures) -> tuple[str, ...]:
         number(found.ratio, ".2f"),
         f"{min(found.ratios):.2f}-{max(found.ratios):.2f}" if found.ratios else "",
         number(found.ratio_by_cpu, ".2f"),
+        aim.words(found.ratio) if aim else "",
         number(found.p50, ",.0f"),
         number(found.p99, ",.0f"),
         number(found.server_cost, ",.1f"),
@@ -129,34 +153,57 @@ def words_of(cell: Cell, name: str, found: Figures) -> tuple[str, ...]:
     )
 
 
-def table(cells: Table, reference: str) -> str:
+def table(cells: Table, reference: str, aims: Aims, unit: str = "message") -> str:
     """All figures for people to read, an empty line between cells."""
-    heading = tuple(name.format(reference) for name in RATES + COSTS)
-    groups = [[words_of(cell, name, found) for name, found in row.items()] for cell, row in cells.items()]
+    heading = tuple(name.format(reference=reference, unit=unit) for name in RATES + COSTS)
+    groups = [
+        [words_of(cell, name, found, aims) for name, found in row.items()] for cell, row in cells.items()
+    ]
+    return aligned(heading, groups, names=3)
+
+
+def aligned(heading: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], names: int) -> str:
+    """Lines in columns, an empty line between groups; of the columns only those that hold something.
+
+    Args:
+        names: how many columns are words, which stand to the left; numbers stand to the right.
+    """
     rows = [row for group in groups for row in group]
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    lines = [show(heading, widths)]
-    for group in groups:
-        lines += ["", *(show(words, widths) for words in group)]
-    return "\n".join(lines)
+    columns = list(zip(heading, *rows, strict=True))
+    widths = [max(map(len, column)) if any(column[1:]) else 0 for column in columns]
+
+    def line(words: Sequence[str]) -> str:
+        shown = [
+            word.ljust(width) if place < names else word.rjust(width)
+            for place, (word, width) in enumerate(zip(words, widths, strict=True))
+            if width
+        ]
+        return "  ".join(shown).rstrip()
+
+    return "\n\n".join([line(heading), *("\n".join(map(line, group)) for group in groups)])
 
 
-def show(words: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of aligned columns: names to the left, numbers to the right."""
-    names = [word.ljust(width) for word, width in zip(words[:3], widths[:3], strict=True)]
-    numbers = [word.rjust(width) for word, width in zip(words[3:], widths[3:], strict=True)]
-    return "  ".join(names + numbers).rstrip()
+def verdicts(cells: Table, aims: Aims) -> list[Verdict]:
+    """What became of the aims, as far as they were measured."""
+    return [
+        Verdict(f"{cell}: {name}", found.ratio, aims[cell.name, name])
+        for cell, row in cells.items()
+        for name, found in row.items()
+        if (cell.name, name) in aims and found.ratio is not None
+    ]
 
 
 def near_client_limit(cells: Table) -> Iterator[tuple[str, str]]:
     """Where the client cost nearly as much as the server, so that it may have held the server back."""
     for cell, row in cells.items():
         for name, found in row.items():
-            if cell.shape == "many" and found.client_cost > NEAR * (found.server_cost or math.inf):
-                yield name, f"{name} at {cell.size_name}, {cell.shape_name}"
+            if cell.shape != "one" and found.client_cost > NEAR * (found.server_cost or math.inf):
+                yield name, f"{name} at {cell}"
 
 
 def as_json(cells: Table) -> list[dict[str, object]]:
     """All figures for programs to read."""
     rows = [(cell, name, found) for cell, row in cells.items() for name, found in row.items()]
-    return [{**asdict(cell), "server": name, **asdict(found)} for cell, name, found in rows]
+    return [
+        {"cell": cell.name, **asdict(cell), "server": name, **asdict(found)} for cell, name, found in rows
+    ]

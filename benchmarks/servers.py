@@ -1,45 +1,56 @@
-"""The servers of the benchmarks; each echoes what it gets, runs in a process of its own and reports its port.
+"""The servers of the benchmarks; each echoes what it gets and runs as serving.py has it.
 
     python -m benchmarks.servers NAME [--loop asyncio|uvloop] [--core N] [--profile]
 
-The first line on stdout is `port N`, or `missing WHY` where a package cannot be imported. The process ends
-when its standard input does, so also when the program that started it is gone, however it went.
+DEFLATING has those that can agree to permessage-deflate, with it; deflating.py runs them.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import cProfile
-import os
-import pstats
 import queue
 import socket
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.load import accept_key
+from benchmarks.serving import Ready, Serve, main
 
 if TYPE_CHECKING:
     import aiohttp.web
     import picows
     from websockets.asyncio.server import ServerConnection
 
-    from interceptor import WebSocketReceive
-
-Ready = Callable[[int], None]
-Serve = Callable[[Ready, asyncio.Event], Awaitable[None]]
+    from interceptor import WebSocketReceive, WebSocketUpgrade
 
 LARGEST = 4 * 1024 * 1024  # bytes of a message that a server must take, where it has to be told
 
 
-async def serve_interceptor(ready: Ready, stop: asyncio.Event) -> None:
+async def serve_interceptor(ready: Ready, stop: asyncio.Event, deflate: bool = False) -> None:
     """Our host: a plain handler that sends each message back."""
     from interceptor import Host, Security
 
-    host = Host([("*://dyalog_root/*", 1)], compression=False, security=Security(allow_no_origin=True))
+    host = Host([("*://dyalog_root/*", 1)], compression=deflate, security=Security(allow_no_origin=True))
+
+    @host.on("WebSocketReceive")
+    def echo(event: WebSocketReceive) -> None:
+        host.WebSocketSend(event.id, event.data)
+
+    async with host:
+        ready(host.address[1])
+        await stop.wait()
+
+
+async def serve_interceptor_manual(ready: Ready, stop: asyncio.Event) -> None:
+    """Our host, whose program accepts each upgrade itself."""
+    from interceptor import Host, Security
+
+    host = Host([("*://dyalog_root/*", 2)], compression=False, security=Security(allow_no_origin=True))
+
+    @host.on("WebSocketUpgrade")
+    def accept(event: WebSocketUpgrade) -> WebSocketUpgrade:
+        return event.accept()
 
     @host.on("WebSocketReceive")
     def echo(event: WebSocketReceive) -> None:
@@ -91,7 +102,7 @@ async def serve_interceptor_dq(ready: Ready, stop: asyncio.Event) -> None:
     await serve_elsewhere(ready, stop, "dq")
 
 
-async def serve_websockets(ready: Ready, stop: asyncio.Event) -> None:
+async def serve_websockets(ready: Ready, stop: asyncio.Event, deflate: bool = False) -> None:
     """The asyncio server of `websockets`, in the form that its own documentation gives for an echo."""
     from websockets.asyncio.server import serve
 
@@ -99,17 +110,18 @@ async def serve_websockets(ready: Ready, stop: asyncio.Event) -> None:
         async for message in websocket:
             await websocket.send(message)
 
-    async with serve(echo, "127.0.0.1", 0, compression=None, max_size=LARGEST) as server:
+    compression = "deflate" if deflate else None
+    async with serve(echo, "127.0.0.1", 0, compression=compression, max_size=LARGEST) as server:
         ready(next(iter(server.sockets)).getsockname()[1])
         await stop.wait()
 
 
-async def serve_aiohttp(ready: Ready, stop: asyncio.Event) -> None:
-    """aiohttp's server with no compression and no access log."""
+async def serve_aiohttp(ready: Ready, stop: asyncio.Event, deflate: bool = False) -> None:
+    """aiohttp's server without an access log."""
     from aiohttp import WSMsgType, web
 
     async def echo(request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
-        websocket = web.WebSocketResponse(compress=False, max_msg_size=LARGEST)
+        websocket = web.WebSocketResponse(compress=deflate, max_msg_size=LARGEST)
         await websocket.prepare(request)
         async for message in websocket:
             if message.type == WSMsgType.TEXT:
@@ -139,14 +151,14 @@ async def asgi_echo(scope: Any, receive: Any, send: Any) -> None:
         await send(event)
 
 
-async def serve_uvicorn(ready: Ready, stop: asyncio.Event, implementation: str) -> None:
-    """uvicorn with one of its WebSocket implementations, no compression, no lifespan, no access log."""
+async def serve_uvicorn(ready: Ready, stop: asyncio.Event, implementation: str, deflate: bool) -> None:
+    """uvicorn with one of its WebSocket implementations, no lifespan, no access log."""
     import uvicorn
 
     config = uvicorn.Config(
         asgi_echo,
         ws=implementation,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=deflate,
         lifespan="off",
         log_level="warning",
         access_log=False,
@@ -160,18 +172,18 @@ async def serve_uvicorn(ready: Ready, stop: asyncio.Event, implementation: str) 
         await serving
 
 
-async def serve_uvicorn_sansio(ready: Ready, stop: asyncio.Event) -> None:
+async def serve_uvicorn_sansio(ready: Ready, stop: asyncio.Event, deflate: bool = False) -> None:
     """uvicorn on the sans-I/O core of `websockets`."""
     import websockets.server  # noqa: F401  (so that a missing package is found before the port is reported)
 
-    await serve_uvicorn(ready, stop, "websockets-sansio")
+    await serve_uvicorn(ready, stop, "websockets-sansio", deflate)
 
 
-async def serve_uvicorn_wsproto(ready: Ready, stop: asyncio.Event) -> None:
+async def serve_uvicorn_wsproto(ready: Ready, stop: asyncio.Event, deflate: bool = False) -> None:
     """uvicorn on wsproto."""
     import wsproto  # noqa: F401  (so that a missing package is found before the port is reported)
 
-    await serve_uvicorn(ready, stop, "wsproto")
+    await serve_uvicorn(ready, stop, "wsproto", deflate)
 
 
 async def serve_picows(ready: Ready, stop: asyncio.Event) -> None:
@@ -260,74 +272,14 @@ SERVERS: dict[str, Serve] = {
     "picows": serve_picows,
     BARE: serve_bare,
 }
-
-
-def report(port: int) -> None:
-    """Tell the program that started this one where the server is."""
-    print(f"port {port}", flush=True)
-
-
-def watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends; a thread, because not every system lets a loop watch a pipe."""
-
-    def wait() -> None:
-        while os.read(0, 64):
-            pass
-        loop.call_soon_threadsafe(stop.set)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-async def serve_until_eof(serve: Serve, ready: Ready) -> None:
-    """Run a server as long as standard input is open."""
-    stop = asyncio.Event()
-    watch_stdin(asyncio.get_running_loop(), stop)
-    await serve(ready, stop)
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes the event loop of that name; raises ImportError where it is not installed."""
-    if name == "asyncio":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
-
-
-def run(serve: Serve, loop: str, ready: Ready = report) -> None:
-    """Serve in the chosen loop, or say what is missing."""
-    try:
-        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            runner.run(serve_until_eof(serve, ready))
-    except ImportError as exc:
-        print(f"missing {exc}", flush=True)
-
-
-def run_profiled(serve: Serve, loop: str) -> None:
-    """Serve under cProfile, imports left out, and print the 25 functions that took most time themselves."""
-    profile = cProfile.Profile()
-
-    def ready(port: int) -> None:
-        report(port)
-        profile.enable()
-
-    run(serve, loop, ready)
-    profile.disable()
-    pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(25)
-
-
-def main(servers: Mapping[str, Serve]) -> None:
-    """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="One server of the benchmarks.")
-    parser.add_argument("name", choices=servers)
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
-    parser.add_argument("--core", type=int, help="the processor core to stay on")
-    parser.add_argument("--profile", action="store_true", help="print a profile at the end")
-    options = parser.parse_args()
-    if options.core is not None:
-        os.sched_setaffinity(0, {options.core})
-    (run_profiled if options.profile else run)(servers[options.name], options.loop)
-
+MANUAL = "interceptor-manual"
+DEFLATING: dict[str, Serve] = {
+    OURS: partial(serve_interceptor, deflate=True),
+    "websockets": partial(serve_websockets, deflate=True),
+    "aiohttp": partial(serve_aiohttp, deflate=True),
+    "uvicorn-sansio": partial(serve_uvicorn_sansio, deflate=True),
+    "uvicorn-wsproto": partial(serve_uvicorn_wsproto, deflate=True),
+}
 
 if __name__ == "__main__":
-    main(SERVERS)
+    main({**SERVERS, MANUAL: serve_interceptor_manual})
