@@ -61,9 +61,9 @@ ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length"
 """Fields that a request must not repeat."""
 
 DEFLATE = "permessage-deflate"
-COMPRESS_SETTINGS = {"memLevel": 5}
+COMPRESS_SETTINGS = {"memLevel": 4}
 WINDOW_BITS = 12
-"""4 KiB windows: 64 KiB of memory a socket or less, at nearly the ratio of the full window."""
+"""4 KiB windows: under 40 KiB of memory a socket, at nearly the ratio of the full window."""
 
 VERSION_FIELD = (("Sec-WebSocket-Version", "13"),)
 UPGRADE_FIELDS = (("Upgrade", "websocket"), *VERSION_FIELD)
