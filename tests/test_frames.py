@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize("deflating", [False, True], ids=["plain", "deflat
 
 
 def extensions(deflating: bool) -> list[Extension]:
-    return [PerMessageDeflate(False, False, 12, 12, {"memLevel": 5})] if deflating else []
+    return [PerMessageDeflate(False, False, 12, 12, {"memLevel": 4})] if deflating else []
 
 
 class Outcome(NamedTuple):
