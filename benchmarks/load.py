@@ -81,11 +81,11 @@ def unicode_message(size: int) -> Message:
     return Message(TEXT, ("aé€😀" * (size // 10) + "x" * (size % 10)).encode())
 
 
-def request_head(port: int, key: bytes) -> bytes:
+def request_head(port: int, key: bytes, path: str = "/") -> bytes:
     """An opening handshake without Origin that offers no extension, so that nobody compresses."""
     return (
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n" % (port, key)
+        b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n" % (path.encode(), port, key)
     )
 
 
@@ -125,9 +125,9 @@ def receive_head(sock: socket.socket) -> bytes:
     return head
 
 
-def open_tunnel(port: int, through: int | None) -> socket.socket:
+def open_tunnel(port: int, through: int | None, source: str = "") -> socket.socket:
     """A connection to a port of this machine, by a proxy on another (CONNECT) if that is given."""
-    sock = socket.create_connection(("127.0.0.1", through or port), timeout=STALL)
+    sock = socket.create_connection(("127.0.0.1", through or port), STALL, (source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if through is not None:
         sock.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
@@ -141,12 +141,18 @@ class Client:
     """One open WebSocket of the client.
 
     It keeps up to `window` messages in flight. All counting is in whole messages, save `received` (bytes).
+
+    Args:
+        port: of the server.
+        through: port of a proxy.
+        path: of the URL.
+        source: loopback address that it comes from, where that is not the usual one.
     """
 
-    def __init__(self, port: int, through: int | None = None) -> None:
-        self.sock = open_tunnel(port, through)
+    def __init__(self, port: int, through: int | None = None, path: str = "/", source: str = "") -> None:
+        self.sock = open_tunnel(port, through, source)
         key = base64.b64encode(os.urandom(16))
-        self.sock.sendall(request_head(port, key))
+        self.sock.sendall(request_head(port, key, path))
         check_response(receive_head(self.sock), key)
 
     def prepare(self, message: Message, window: int) -> None:
