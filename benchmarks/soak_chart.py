@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.load import BenchmarkError
 
@@ -30,11 +31,9 @@ def draw_chart(files: Sequence[Path], target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "soak", "font.family": "sans-serif"}
-    colours = dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
-    )
-    with pyplot.rc_context(settings | colours):
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "soak", "font.family": "sans-serif"}
+    coloured = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    with pyplot.rc_context(settings | dict.fromkeys(coloured, INK)):
         figure, axes = pyplot.subplots(figsize=(8, 3))
         for path, colour in zip(files, LINES, strict=False):
             run = json.loads(path.read_text())

@@ -163,6 +163,7 @@ class Lane:
         self._current = None
         if then is not None:
             then(result)
+        result = None  # An exception knows this frame, and so would keep itself, the event, and the read.
         return True
 
     def _offer(self, event: Event, then: Then | None, crossing: Crossing | None) -> bool:
@@ -208,6 +209,7 @@ class Lane:
                 result = first(result, self._call(callback.handler, event))
         finally:
             self._cross_on(crossing, event, then, kept, result)
+            result = None  # See _deliver.
         return None if callbacks or crossing.discarding or not crossing.gives_out else event
 
     def _cross_on(
