@@ -41,8 +41,8 @@ GIB = 1024 * MIB
 PROGRAM = (sys.executable, "-m", "benchmarks.bounds_hosts")
 PACKAGES = ("interceptor", "websockets", "uvloop")
 
-QUIET = 1.5  # seconds that the other socket is measured alone, before the trouble and after it
-LEAST, MOST = 3.0, 20.0  # seconds that it is measured with trouble that does not end, and with one that does
+QUIET = 1.0  # seconds that the other socket is measured alone, before the trouble and after it
+LEAST, MOST = 2.0, 20.0  # seconds that it is measured with trouble that does not end, and with one that does
 PING, PONG = 9, 10
 PAUSE = 0.002  # seconds between two of its messages
 EVENT = 512  # bytes that an event takes besides its data; it is counted for as much

@@ -342,6 +342,7 @@ class Connection(asyncio.Protocol):
         self._wake()
         self._end_of_stream()
         self._lost()
+        self._let_go_if_over()
 
     def _end_of_stream(self) -> None:
         self._stream_ended = True
@@ -473,6 +474,14 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
         self._owner.connection_ended(self._end)
+        self._let_go_if_over()
+
+    def _let_go_if_over(self) -> None:
+        # The core and its parser know each other: until the garbage collector came by, they would stay, and
+        # with them what permessage-deflate has, a quarter of a megabyte.
+        if self._end is not None and self._lost_transport:
+            self._core.parser.close()
+            self._core.parser_exc = None  # It knows the parser by its traceback.
 
     def _make_end(self) -> End:
         core = self._core

@@ -113,6 +113,10 @@ class Lane:
             self._held = False
             self._hold(False)
 
+    def let_go(self) -> None:
+        """Forget who filled the lane: nothing is put any more."""
+        self._hold = _nothing
+
     def skip(self, why: str) -> None:
         """Give up the callback that runs now, if it can be given up, and go on with the next event."""
         if self._current is not None:
@@ -357,3 +361,7 @@ class Lane:
         log.get_logger(id=self.id, url=self.url).error(
             "callback raised", callback=handler_name(handler), event_name=event.event, exc_info=exc
         )
+
+
+def _nothing(held: bool) -> None:
+    """Nobody is to be held any more."""
