@@ -82,12 +82,13 @@ def unicode_message(size: int) -> Message:
     return Message(TEXT, ("aé€😀" * (size // 10) + "x" * (size % 10)).encode())
 
 
-def request_head(port: int, key: bytes, offer: bytes = b"") -> bytes:
+def request_head(port: int, key: bytes, offer: bytes = b"", path: str = "/") -> bytes:
     """An opening handshake without Origin; nobody compresses unless an extension is offered."""
     extensions = b"Sec-WebSocket-Extensions: %s\r\n" % offer if offer else b""
     return (
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n" % (port, key, extensions)
+        b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s\r\n"
+        % (path.encode(), port, key, extensions)
     )
 
 
@@ -126,9 +127,9 @@ def receive_head(sock: socket.socket) -> bytes:
     return head
 
 
-def open_tunnel(port: int, through: int | None) -> socket.socket:
+def open_tunnel(port: int, through: int | None, source: str = "") -> socket.socket:
     """A connection to a port of this machine, by a proxy on another (CONNECT) if that is given."""
-    sock = socket.create_connection(("127.0.0.1", through or port), timeout=STALL)
+    sock = socket.create_connection(("127.0.0.1", through or port), STALL, (source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if through is not None:
         sock.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
@@ -142,14 +143,20 @@ class Client:
     """One open WebSocket of the client.
 
     It keeps up to `window` messages in flight. All counting is in whole messages, save `received` (bytes).
+
+    Args:
+        port: of the server.
+        through: port of a proxy.
+        path: of the URL.
+        source: loopback address that it comes from, where that is not the usual one.
     """
 
     offer = b""
 
-    def __init__(self, port: int, through: int | None = None) -> None:
-        self.sock = open_tunnel(port, through)
+    def __init__(self, port: int, through: int | None = None, path: str = "/", source: str = "") -> None:
+        self.sock = open_tunnel(port, through, source)
         try:
-            self.shake_hands(port)
+            self.shake_hands(port, path)
         except BaseException:
             self.sock.close()
             raise
@@ -160,10 +167,10 @@ class Client:
     def __exit__(self, *exc: object) -> None:
         self.sock.close()
 
-    def shake_hands(self, port: int) -> None:
+    def shake_hands(self, port: int, path: str) -> None:
         """Have the connection be a WebSocket."""
         key = base64.b64encode(os.urandom(16))
-        self.sock.sendall(request_head(port, key, self.offer))
+        self.sock.sendall(request_head(port, key, self.offer, path))
         self.agree(check_response(receive_head(self.sock), key))
 
     def agree(self, extensions: bytes) -> None:

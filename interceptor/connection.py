@@ -295,6 +295,7 @@ class Connection(asyncio.Protocol):
         self._wake()
         self._end_of_stream()
         self._lost()
+        self._let_go_if_over()
 
     def _end_of_stream(self) -> None:
         self._stream_ended = True
@@ -440,6 +441,11 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
         self._owner.connection_ended(self._end)
+        self._let_go_if_over()
+
+    def _let_go_if_over(self) -> None:
+        if self._end is not None and self._lost_transport:
+            self._frames.let_go()
 
     def _make_end(self) -> End:
         core = self._frames.core

@@ -220,6 +220,16 @@ class Frames:
         """Forget what is kept."""
         self._kept = b""
 
+    def let_go(self) -> None:
+        """Leave no circle: nothing comes or goes any more.
+
+        The core and its parser know each other, and until the garbage collector came by, would keep what
+        permessage-deflate has, a quarter of a megabyte.
+        """
+        self.core.parser.close()
+        self.core.parser_exc = None  # It knows the parser by its traceback.
+        self._deliver = self._pong = _nothing
+
     def receive_eof(self) -> None:
         """Take the end of the stream."""
         self.core.receive_eof()
@@ -359,6 +369,10 @@ class Frames:
             elif opcode is PONG:
                 self._pong(bytes(frame.data))  # type: ignore[union-attr]
         return end
+
+
+def _nothing(*args: object) -> None:
+    """Nobody is to be told any more."""
 
 
 def _whole_frame(

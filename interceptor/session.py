@@ -187,10 +187,11 @@ class Session:
             InvalidState: not on the host's loop, as for all that is awaited here.
         """
         self._dispatcher.check_here("socket.send()")
-        if self.state is not State.OPEN or self._connection is None:
+        connection = self._connection
+        if self.state is not State.OPEN or connection is None:
             raise self._closed()
         self.send_soon(data, fin, opcode)
-        await self._connection.drain()
+        await connection.drain()
 
     async def receive(self) -> str | bytes:
         """Wait for the next message. Messages are kept from the first call on (on a route, all of them).
@@ -244,12 +245,13 @@ class Session:
             TimeoutError: no pong within `Timeouts.pong`.
         """
         self._dispatcher.check_here("socket.ping()")
-        if self.state is not State.OPEN or self._connection is None:
+        connection = self._connection
+        if self.state is not State.OPEN or connection is None:
             raise self._closed()
         start = time.perf_counter()
         async with asyncio.timeout(self._home.settings.timeouts.pong):
-            await self._connection.ping(secrets.token_bytes(8))
-        if self._connection.end is not None:
+            await connection.ping(secrets.token_bytes(8))
+        if connection.end is not None:
             raise self._closed()
         return time.perf_counter() - start
 
@@ -527,7 +529,7 @@ class Session:
             self.logger.warning("ended abnormally", fault=end.fault)
             self._put_error(end.fault)
         event = close_event(self._object, self.id, end.code, end.reason, end.was_clean, end.initiator)
-        self._lane.put(event, lambda _: self._home.session_over(self))
+        self._lane.put(event, lambda _: self._let_go())
         log.info("closed", id=self.id, url=self.url, code=end.code, initiator=end.initiator)
 
     def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
@@ -560,7 +562,13 @@ class Session:
         with self._dispatcher.changing:  # Another thread may be answering.
             self._move(State.CLOSED)
         self.ended.set_result(None)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing more comes: leave no circle, which only the garbage collector would find, minutes later."""
         self._home.session_over(self)
+        self._lane.let_go()
+        self._connection = None
 
     def _finish(self, answer: bytes) -> None:
         """Say the last word to a client whose socket never opens."""

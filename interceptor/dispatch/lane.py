@@ -123,6 +123,10 @@ class Lane:
             self._held = False
             self._hold(False)
 
+    def let_go(self) -> None:
+        """Forget who filled the lane: nothing is put any more."""
+        self._hold = _nothing
+
     def skip(self, why: str) -> None:
         """Give up the callback that runs now, if it can be given up, and go on with the next event."""
         if self._current is not None:
@@ -175,6 +179,9 @@ class Lane:
         self._current = None
         if then is not None:
             then(result)
+        value = result = (
+            None  # An exception knows this frame, and so would keep itself, the event, and the read.
+        )
         return True
 
     def _offer(self, event: Event, then: Then | None, crossing: Crossing | None) -> bool:
@@ -220,6 +227,7 @@ class Lane:
                 result = first(result, self._call(callback.handler, event))
         finally:
             self._cross_on(crossing, event, then, kept, result)
+            result = None  # See _deliver.
         return None if callbacks or crossing.discarding or not crossing.gives_out else event
 
     def _cross_on(
@@ -371,3 +379,7 @@ class Lane:
         log.get_logger(id=self.id, url=self.url).error(
             "callback raised", callback=handler_name(handler), event_name=event.event, exc_info=exc
         )
+
+
+def _nothing(held: bool) -> None:
+    """Nobody is to be held any more."""

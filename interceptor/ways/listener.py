@@ -260,6 +260,7 @@ class Incoming(asyncio.Protocol):
         """Send the answer, hand the transport over, and return what came and was not read."""
         transport, listener = self._transport, self._listener
         self._settle()
+        self._holder = None
         if answer:
             transport.write(answer)
         take(transport, lambda: listener.lost(transport))
@@ -313,6 +314,7 @@ class Incoming(asyncio.Protocol):
     def finish(self, answer: bytes) -> None:
         """Send a last answer, or none, and close."""
         self._settle()
+        self._holder = None
         transport, listener = self._transport, self._listener
         if answer and not transport.is_closing():
             Linger(transport, answer, listener.timeouts.close, lambda: listener.lost(transport))
