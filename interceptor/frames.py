@@ -108,6 +108,7 @@ class Frames:
     __slots__ = (
         "_body",
         "_client",
+        "_come",
         "_deflate",
         "_deliver",
         "_fragmented",
@@ -119,6 +120,7 @@ class Frames:
         "_owed",
         "_pong",
         "_stale",
+        "_start",
         "_wanted",
         "_whole",
         "_writes",
@@ -147,18 +149,22 @@ class Frames:
         self._client = client
         self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
         self._stale = False
-        self._whole = PLAIN | PACKED if extensions else PLAIN
+        self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
         self.held = False
-        # Of what came: what is kept; how many bytes must be added to it before a look is of use; how many of
-        # a frame are still to come that the core has begun; whether a message in fragments is under way.
+        # Of what came: what is kept, from which place on; how many bytes must be added to it before a look is
+        # of use; how many are to come of a frame that the core has begun; whether a message in fragments is
+        # under way.
         self._kept = b""
+        self._start = 0
         self._wanted = 0
         self._owed = 0
         self._fragmented = False
-        # Of a whole message that is not complete yet: its head, its payload, unmasked, how much is missing.
+        # Of a whole message that is not complete yet: its head, its payload, unmasked, how much of that has
+        # come, and how much is missing.
         self._head = b""
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
+        self._come = 0
         self._missing = 0
 
     # Out.
@@ -237,13 +243,14 @@ class Frames:
 
     def receive(self, data: bytes = b"") -> None:
         """Deliver what is complete with `data`, and with what was kept, until `held` is set."""
+        start = 0
         if self._kept:
             self._wanted -= len(data)
-            data, self._kept = self._kept + data, b""
-            if self.held or self._wanted > 0:
-                self._kept = data
+            data, start, self._kept = self._join(data), 0 if data else self._start, b""
+            if self._wanted > 0:
+                self._kept, self._start = data, start
                 return
-        start, size = 0, len(data)
+        size = len(data)
         while start < size:
             if self.held:
                 start = self._keep(data, start, 0)
@@ -258,9 +265,12 @@ class Frames:
             else:
                 start = self._receive_frames(data, start)
 
+    def _join(self, data: bytes) -> bytes:
+        return self._kept[self._start :] + data if data else self._kept
+
     def _keep(self, data: bytes, start: int, wanted: int) -> int:
-        self._kept = data[start:]
-        self._wanted = wanted
+        # Not a copy of the rest: where each message holds, there would be one for each.
+        self._kept, self._start, self._wanted = data, start, wanted
         return len(data)
 
     def _receive_frames(self, data: bytes, start: int) -> int:
@@ -292,7 +302,7 @@ class Frames:
         if size - start < head:
             return self._keep(data, start, start + head - size)
         self._head = data[start : start + head]
-        self._missing = length
+        self._come, self._missing = 0, length
         return self._receive_body(data, start + head)
 
     def _receive_whole(self, data: bytes, start: int) -> int:
@@ -343,17 +353,26 @@ class Frames:
     def _receive_body(self, data: bytes, start: int) -> int:
         """Take a piece of the whole message that is under way; deliver it once it is complete."""
         end = min(start + self._missing, len(data))
-        self._body.append(apply_mask(memoryview(data)[start:end], self._mask_now()))
+        self._add(apply_mask(memoryview(data)[start:end], self._mask_now()))
+        self._come += end - start
         self._missing -= end - start
         if not self._missing:
             body, self._body = self._body, []
-            self._deliver_whole(self._head[0], body[0] if len(body) == 1 else b"".join(body))
+            self._deliver_whole(self._head[0], b"".join(body))
         return end
+
+    def _add(self, piece: bytes) -> None:
+        """Add a piece to the payload; small ones in one place, for it may come byte by byte."""
+        last = self._body[-1] if self._body else b""
+        if isinstance(last, bytearray) and len(last) < SLICE:
+            last += piece
+        else:
+            self._body.append(bytearray(piece) if len(piece) < LARGE else piece)
 
     def _mask_now(self) -> bytes:
         """Return the mask as the next byte of the payload has it."""
-        done = sum(map(len, self._body)) % 4
-        return self._head[done - 4 :] + self._head[-4 : done - 4] if done else self._head[-4:]
+        turn = self._come % 4
+        return self._head[turn - 4 :] + self._head[-4 : turn - 4] if turn else self._head[-4:]
 
     def _to_core(self, data: bytes, start: int, end: int) -> int:
         """Have the core take a piece of data, and deliver what comes of it; return where the rest begins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -145,6 +146,7 @@ def cuts(data: bytes, places: list[float]) -> Iterator[bytes]:
 @settings(deadline=None, max_examples=400)
 @given(data=STREAMS, places=st.lists(st.floats(0, 1), max_size=6))
 @example(data=frame(TEXT, "x", mask=None), places=[])
+@example(data=frame(BINARY, bytes(LIMIT + 1)), places=[])
 @example(data=frame(TEXT, b"\xc3") + frame(TEXT, "x"), places=[])
 @example(data=b"\x82\xff" + b"\x80" + bytes(11), places=[0.5])
 @example(data=frame(TEXT, "a", fin=False) + frame(TEXT, "b"), places=[0.4])
@@ -205,6 +207,46 @@ def test_a_piece_of_a_frame_does_not_wait_for_anybody() -> None:
     assert not end.frames.waiting
     end.take(frame(BINARY, bytes(LARGE))[:100])
     assert not end.frames.waiting
+
+
+def test_a_message_byte_by_byte_takes_its_own_size() -> None:
+    """Each byte kept for itself would take forty times as much."""
+    end, size = End(), LIMIT - 1
+    data = frame(BINARY, bytes(range(256)) * (size // 256))
+    pieces = [data[index : index + 1] for index in range(len(data))]
+    tracemalloc.start()
+    try:
+        for piece in itertools.islice(pieces, len(pieces) - 1):
+            end.frames.receive(piece)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    end.take(pieces[-1])
+    assert peak < 2 * size
+    assert end.messages == [(bytes(range(256)) * (size // 256), True, 2)]
+
+
+def test_to_hold_after_each_message_copies_nothing() -> None:
+    count = 0
+
+    def deliver(data: str | bytes, fin: bool, datatype: object) -> None:
+        nonlocal count
+        count += 1
+        frames.held = True
+
+    frames = Frames([], LIMIT, chunks=False, client=False, deliver=deliver, pong=lambda payload: None)
+    data = frame(TEXT, "x" * 100) * 4000
+    tracemalloc.start()
+    try:
+        frames.receive(data)
+        while frames.waiting:
+            frames.held = False
+            frames.receive()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 4000
+    assert peak < len(data) / 10
 
 
 # --- out ----------------------------------------------------------------------------------------------------
