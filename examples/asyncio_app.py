@@ -1,6 +1,6 @@
 """A program that has a web server already (aiohttp) takes the host into its own event loop.
 
-    pip install interceptor aiohttp
+    pip install -e . aiohttp
     python examples/asyncio_app.py
 
 prints the URL of a page. It comes from aiohttp, so the host has to be told that pages of that origin may

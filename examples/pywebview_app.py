@@ -1,6 +1,6 @@
 """A to-do list in a window of its own: the page talks to Python by ws://myapp/tasks.
 
-    pip install "interceptor[ui]" "pywebview[pyside6]"
+    pip install -e ".[ui]" "pywebview[pyside6]"
     python examples/pywebview_app.py
 
 The page and its files come from the folder `ui` beside this program. The list is kept here, so two windows

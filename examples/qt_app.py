@@ -1,6 +1,6 @@
 """A Qt window with a page in it: a Qt button sends to the page, the page moves a Qt progress bar.
 
-    pip install "interceptor[ui]" PySide6
+    pip install -e ".[ui]" PySide6
     python examples/qt_app.py
 
 `post=qt.post` has the callbacks run on the GUI's thread, so that they may touch widgets.

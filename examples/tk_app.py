@@ -1,6 +1,6 @@
 """A Tk window beside the browser: who opens ws://gate/in waits until the user has allowed it here.
 
-    pip install "interceptor[ui]"
+    pip install -e ".[ui]"
     python examples/tk_app.py
 
 shows its page in Chromium, Chrome or Edge in app mode; what follows on the command line goes to the browser.

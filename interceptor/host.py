@@ -74,7 +74,7 @@ class Host(Reachable):
         root: the name by which the host's own address is known in rules and events.
         name: the host's name in event vectors.
         listen: address and port; port 0 lets the system choose.
-        ui: folder whose files are served at the root; needs `pip install "interceptor[ui]"`.
+        ui: folder whose files are served at the root; needs Werkzeug.
         shim: put the script of `shim_js` first into the pages that the host serves at its own address.
         subprotocols: for automatic handshakes, the best first; a rule's own come before them.
         compression: agree to permessage-deflate.
@@ -284,15 +284,16 @@ class Host(Reachable):
 
         Raises:
             InvalidArgument: the timeout is no number of seconds.
-            InvalidState: the host is not running; or this is no place to wait: a callback, the host's own
-                thread, a second thread at once; or the host was made with `post`.
+            InvalidState: the host was not started, or has stopped and an earlier call has said so; or this is
+                no place to wait: a callback, the host's own thread, a second thread at once; or the host was
+                made with `post`.
         """
         if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
             raise InvalidArgument(f"timeout is {timeout!r}; it is seconds, 0 or more, or None")
-        if self._phase in (Phase.NEW, Phase.STOPPED):
-            raise InvalidState(
-                f"the host is {self._phase.value}; use dq() inside of `with host.in_thread():`"
-            )
+        if self._phase is Phase.NEW:
+            raise InvalidState("the host is not started; use dq() inside of `with host.in_thread():`")
+        if self._phase is Phase.STOPPED and self._dispatcher.end_told:
+            raise InvalidState("the host is stopped and nothing comes: leave the loop when dq() is None")
         return cast("AnyEvent | None", self._dispatcher.dq(timeout))
 
     # Where it is; its URLs, and what browsers are told, are in Reachable.

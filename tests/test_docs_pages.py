@@ -41,6 +41,19 @@ def test_they_are_there() -> None:
     assert [len(snippets(page)) for page in pages] == [2, 1, 1, 2]
 
 
+def test_nobody_is_sent_to_a_package_of_that_name_that_is_not_ours() -> None:
+    """There is no release; who follows an instruction is to get what is in the checkout."""
+    paths = [*ROOT.glob("*.md")]
+    for folder in ("docs", "examples", "interceptor"):
+        paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py")]
+    lines = [(path, line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    installs = [
+        (path.name, line) for path, line in lines if "pip install" in line and ".venv" not in str(path)
+    ]
+    assert len(installs) > 10
+    assert not [(name, line) for name, line in installs if re.search(r"install[^.`#]*\binterceptor\b", line)]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder to start a program in, with a folder of pages."""

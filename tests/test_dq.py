@@ -158,6 +158,30 @@ class TestEvents:
             with pytest.raises(InvalidState, match="stopped"):
                 host.dq()
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_it_says_that_the_host_has_stopped_whenever_that_was(self, at_once: bool) -> None:
+        """The program was busy with an event when another thread stopped the host."""
+        host = make_host()
+        with no_thread_left(), host.in_thread(dq=at_once):
+            peer = dial(host)
+            assert take(host, "WebSocketUpgrade")
+            stopper = threading.Thread(target=host.stop)
+            stopper.start()
+            with pytest.raises(ConnectionClosed):
+                peer.recv(PATIENCE)
+            assert take(host, "WebSocketClose")
+            stopper.join(PATIENCE)
+            assert host.dq() is None
+            for timeout in (None, 0, 1):
+                with pytest.raises(InvalidState, match="leave the loop when dq"):
+                    host.dq(timeout)
+
+    async def test_without_a_thread_of_its_own_it_never_hangs(self) -> None:
+        async with make_host() as host:
+            pass
+        with pytest.raises(InvalidState, match="stopped"):
+            await asyncio.to_thread(host.dq)
+
     def test_streams_and_routes_have_theirs(self) -> None:
         host = make_host()
         got: list[object] = []

@@ -479,6 +479,7 @@ class TestWrongPlace:
                 call()
         with host.in_thread(), pytest.raises(InvalidState, match="running"):
             host.in_thread()
+        assert host.dq() is None
         for use in (host.in_thread, host.dq, lambda: host.address):
             with pytest.raises(InvalidState, match="stopped"):
                 use()

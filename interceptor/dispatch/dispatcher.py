@@ -275,6 +275,11 @@ class Dispatcher:
             raise InvalidState("this host has a post=, where its callbacks run; dq() is for hosts without")
         return self._begin_dq().take(timeout)
 
+    @property
+    def end_told(self) -> bool:
+        """Whether `dq()` has told the program of the end, or nobody asked it before that."""
+        return self._queue is None or self._queue.end_told
+
     def _begin_dq(self) -> Queue:
         with self.changing:
             if self._queue is None:
@@ -295,7 +300,7 @@ class Dispatcher:
             )
 
     def wait(self, stop: Callable[[], Future[None]], timeout: float) -> Future[None]:
-        """Stop the host and wait; run callbacks meanwhile if this is the thread where they run.
+        """Stop the host and wait; run callbacks meanwhile if this is the thread where they run, or none is.
 
         Returns:
             What `stop` returned; not done where the time was over first.
@@ -305,7 +310,7 @@ class Dispatcher:
             queue = Queue(crossing)  # No GUI loop runs while its thread waits here.
         deadline = time.monotonic() + timeout
         future = stop()
-        if crossing is not None and queue is not None:
+        if crossing is not None and queue is not None and _is_for_here(crossing):
             future.add_done_callback(lambda _: queue.end())
             queue.run_until_ended(timeout)
         wait(future, deadline - time.monotonic())
@@ -389,3 +394,9 @@ class Dispatcher:
                 lane.skip("the host was stopped")
         for task in self._tasks - self._excused:
             task.cancel("the host was stopped")
+
+
+def _is_for_here(crossing: Crossing) -> bool:
+    """Whether the caller's thread is the one that runs callbacks, or that has ended or was never there."""
+    alive = (thread.ident for thread in threading.enumerate())
+    return crossing.thread == threading.get_ident() or crossing.thread not in alive

@@ -35,6 +35,9 @@ class Queue:
     Args:
         crossing: has the jobs; None makes one that gives out events without a callback.
         room: bytes of events to keep that come early.
+
+    Attributes:
+        end_told: whether somebody was returned None because nothing comes any more.
     """
 
     def __init__(self, crossing: Crossing | None = None, room: int = 0) -> None:
@@ -47,6 +50,7 @@ class Queue:
         self._taking = threading.Lock()
         self._taker = 0
         self._ended = False
+        self.end_told = False
         if crossing is not None:
             crossing.divert(self._post)
 
@@ -84,6 +88,7 @@ class Queue:
         """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
         if not self._taking.acquire(blocking=False):
             return
+        self._taker = threading.get_ident()
         try:
             deadline = time.monotonic() + timeout
             while self._take(deadline) is not None:
@@ -109,6 +114,7 @@ class Queue:
             if event is not None:
                 return event
             if not len(crossing) and self._ended:
+                self.end_told = True
                 return None
             if not self._wait(deadline):
                 return None

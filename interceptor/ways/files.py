@@ -81,7 +81,7 @@ class Files:
         try:
             import werkzeug.utils  # noqa: F401  # only programs with files need it
         except ImportError as exc:
-            raise InvalidState('ui= needs Werkzeug: pip install "interceptor[ui]"') from exc
+            raise InvalidState("ui= needs Werkzeug: pip install werkzeug") from exc
         self._csp = csp
         self._types = mimetypes.MimeTypes()
         for ending, mime in TYPES.items():
