@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from interceptor import Host, WebSocketUpgrade
+from interceptor import Host, Security, WebSocketUpgrade
 from interceptor.ways.shim import TAG
 
 from .browser import launched
@@ -191,12 +191,29 @@ CHAT = """text => new Promise(resolve => {
 })"""
 
 
+def test_the_policy_is_written_out() -> None:
+    assert f"  ```\n  {Security().csp}\n  ```\n" in (ROOT / "docs" / "pages.md").read_text(encoding="utf-8")
+
+
+API = """
+class Api:
+    def hello(self):
+        return f"{webview.windows[0].evaluate_js('1 + 1')} of Python's"
+"""
+
+
 @pytest.mark.engine
 @pytest.mark.timeout(120)
-async def test_pywebview(folder: Path) -> None:
+@pytest.mark.parametrize("bridge", [False, True])
+async def test_pywebview(folder: Path, bridge: bool) -> None:
+    """As it stands, and with a function of Python's that the page calls by pywebview's own bridge."""
     require_qt()
     pytest.importorskip("webview", reason="no pywebview")
-    (folder / "app.py").write_text(snippets("pywebview.md")[0], encoding="utf-8")
+    code = snippets("pywebview.md")[0]
+    if bridge:
+        code = code.replace('host.http_url("/"))', 'host.http_url("/"), js_api=Api())')
+        code = code.replace("with host", f"{API}\nwith host")
+    (folder / "app.py").write_text(code, encoding="utf-8")
     log = folder / "log"
     log.touch()
     env = {
@@ -213,6 +230,9 @@ async def test_pywebview(folder: Path) -> None:
         async with Devtools.find(log, "127.0.0.1") as page:
             await page.text("It is here")
             assert await page.run(CHAT, "hello") == "HELLO"
+            if bridge:
+                await page.until("() => window.pywebview?.api?.hello !== undefined")
+                assert await page.run("() => window.pywebview.api.hello()") == "2 of Python's"
             assert process.stdin is not None
             process.stdin.write(b'{"quit": "now"}\n')
         async with asyncio.timeout(PATIENCE):
