@@ -6,9 +6,10 @@
 `post=qt.post` has the callbacks run on the GUI's thread, so that they may touch widgets.
 """
 
+import signal
 from pathlib import Path
 
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtWebEngineWidgets import QWebEngineView
 from PySide6.QtWidgets import QApplication, QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
@@ -45,6 +46,10 @@ class Window(QWidget):
 
 def main() -> None:
     app = QApplication([])
+    signal.signal(signal.SIGINT, lambda *_: app.closeAllWindows())
+    timer = QTimer(interval=200)
+    timer.timeout.connect(lambda: None)  # Python sees Ctrl-C only when something of Python's runs.
+    timer.start()
     with host.in_thread():
         window = Window(host.http_url("/progress.html"))
 

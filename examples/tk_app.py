@@ -8,6 +8,7 @@ The handshake is a manual one: the callback returns nothing, and the answer foll
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,11 +68,20 @@ class App:
         self.status.set(f"{len(self.questions)} waiting." if self.questions else "Nobody asks.")
 
     def run(self) -> None:
+        signal.signal(signal.SIGINT, lambda *_: self.root.destroy())
         with self.host.in_thread(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             browser = show(self.host.http_url("/gate.html"), profile)
+            self.watch(browser)
             self.root.mainloop()
             browser.terminate()
             browser.wait()
+
+    def watch(self, browser: subprocess.Popen[bytes]) -> None:
+        """End with the browser, and by Ctrl-C: Python sees that only when something of Python's runs."""
+        if browser.poll() is None:
+            self.root.after(200, self.watch, browser)
+        else:
+            self.root.destroy()
 
 
 def show(url: str, profile: str) -> subprocess.Popen[bytes]:

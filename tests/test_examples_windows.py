@@ -173,6 +173,37 @@ async def test_tk(tmp_path: Path) -> None:
             await program.ends()
 
 
+async def test_qt_ends_by_ctrl_c(tmp_path: Path) -> None:
+    require_qt()
+    async with (
+        example(tmp_path, "qt_app.py", env=qt_environ(), driven=False) as program,
+        Devtools.find(program.log, "/progress.html") as page,
+    ):
+        await page.text("connected")
+        program.process.send_signal(signal.SIGINT)
+        await program.ends()
+
+
+@pytest.mark.parametrize("way", ["Ctrl-C", "the browser's window"])
+async def test_tk_ends_by(tmp_path: Path, way: str) -> None:
+    pytest.importorskip("tkinter", reason="no Tk")
+    chromium = require_chromium()
+    if shutil.which("Xvfb") is None:
+        missing("xvfb", "Xvfb is not on PATH", excused=True)
+    async with screen() as display:
+        (tmp_path / "chromium").symlink_to(chromium)
+        env = {"DISPLAY": display, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        args = (*flags(), *FLAGS, "--no-sandbox")
+        async with example(tmp_path, "tk_app.py", *args, env=env, driven=False) as program:
+            async with Devtools.find(program.log, "/gate.html") as page:
+                await page.until("() => document.querySelector('#ask')?.disabled === false")
+                if way == "Ctrl-C":
+                    program.process.send_signal(signal.SIGINT)
+                else:
+                    await page.ask("Browser.close")
+            await program.ends()
+
+
 async def picture(display: str, name: str) -> None:
     """Keep a picture of a screen if it is wanted, and Pillow is there."""
     if folder := os.environ.get("SHOTS"):
