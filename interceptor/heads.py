@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .exceptions import InvalidAnswer, UnsupportedType
 
-__all__ = ["Headers", "field_lines", "field_values", "pairs", "read_cookies"]
+__all__ = ["Headers", "cookie_pairs", "field_lines", "field_values", "pairs", "read_cookies"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
@@ -26,11 +26,17 @@ def field_values(head: str, name: str) -> list[str]:
 def read_cookies(text: str) -> dict[str, str]:
     """Read a Cookie field (RFC 6265 section 5.4) as servers do: what one cookie says never hides another."""
     cookies: dict[str, str] = {}
+    for name, value in cookie_pairs(text):
+        cookies.setdefault(name, value)
+    return cookies
+
+
+def cookie_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Read the cookies of a Cookie field in order; one name may come twice, from two paths."""
     for pair in text.split(";"):
         name, separator, value = pair.partition("=")
         if separator:
-            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
-    return cookies
+            yield name.strip(), value.strip().removeprefix('"').removesuffix('"')
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:

@@ -113,9 +113,11 @@ class Reception:
         check_request(request)
         offer = read_offer(request)
         held = asked.token or self._guard.holds_token(request)
-        if asked.needs_token and not held:
+        # The cookie tells that a page asks, and its Origin tells which; it is nothing to a program.
+        own = request.value("origin") is not None and self._guard.holds_cookie(request)
+        if asked.needs_token and not (held or own):
             raise HandshakeFailure(403, "a URL spelled out in the path needs the token: use host.ws_url(url)")
-        # Of a path that spells out any URL one may choose, the cookie does not tell who chose it.
+        # Of a path that spells out any URL one may choose, a cookie does not tell who chose it.
         token = asked.token if asked.needs_token else held
         self._guard.check(request, asked.url, named=self.is_named(asked), token=token)
         return offer
