@@ -27,6 +27,9 @@ TOKEN_COOKIE = "interceptor_token"
 PAGE_COOKIE = "interceptor_page"
 ORIGIN_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+"""The loopback address among those that a host listens on; asyncio keeps the families apart."""
+
 FOREIGN = ("cross-site", "same-site")
 """What a browser says (Sec-Fetch-Site) where a page of another origin asks, such as one of another port."""
 
@@ -55,8 +58,14 @@ class Guard:
         self.token = security.token or secrets.token_urlsafe(24)
         self._page_secret = secrets.token_urlsafe(24)
 
-    def bind(self, hosts: Sequence[str], port: int) -> None:
-        """Learn the host's own address; IPv6 addresses without brackets."""
+    def bind(self, hosts: Sequence[str], port: int, *, localhost: bool = True) -> None:
+        """Learn the host's own address.
+
+        Args:
+            hosts: that it listens on; IPv6 addresses without brackets.
+            port: the same for all.
+            localhost: whether no other program can be at `localhost` with this port.
+        """
         self.address = hosts[0]
         bound = {f"[{host}]" if ":" in host else host for host in hosts}
         names = {"127.0.0.1", "localhost", "[::1]", self._root, *bound}
@@ -65,7 +74,8 @@ class Guard:
         self._port = port
         self._everywhere = any(ipaddress.ip_address(host).is_unspecified for host in hosts)
         # A page at an address that the host is not bound to is another program's, with the same port.
-        pages = names if self._everywhere else {"localhost", self._root, *bound}
+        loopbacks = {EVERYWHERE[host] for host in hosts if host in EVERYWHERE}
+        pages = {self._root, *bound, *loopbacks, *({"localhost"} if localhost else ())}
         self._own_origins = frozenset(f"{name}{self._suffix}" for name in pages)
 
     def is_own(self, authority: str) -> bool:
