@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -392,6 +393,80 @@ async def test_a_body_over_the_limit_is_413(chunked: bool) -> None:
         assert answer.status == 413
         assert b"Limits.body" in answer.body
         assert (await one(host, ask("/", method="POST", body=b"x" * 10))).status == 200
+
+
+@pytest.mark.parametrize("by_stream", [False, True])
+async def test_bodies_are_bounded_in_all_and_not_kept_for_clients_that_left(by_stream: bool) -> None:
+    """The program does not take what waits; four of the largest bodies have room."""
+    host = Host(ROWS, root="myapp", limits=Limits(body=1000))
+    called: list[str] = []
+    if not by_stream:
+        host.on("HTTPRequest")(lambda event: called.append(event.url))
+
+    def waiting() -> int:
+        crossing = host._dispatcher.crossing
+        return len(host._dispatcher.outbox._waiting) if crossing is None else len(crossing)
+
+    async with AsyncExitStack() as stack:
+        if by_stream:
+            await stack.enter_async_context(host)
+            stack.push_async_callback(host.events().aclose)
+        else:
+            stack.enter_context(host.in_thread(dq=True))
+        full = ask("/kept", "myapp", origin(host), method="POST", body=b"x" * 1000)
+        peers = [await stack.enter_async_context(Peer.connect(host)) for _ in range(4)]
+        for peer in peers:
+            await peer.send(full)
+        await until(lambda: waiting() == 4)
+        refused = await one(host, full)
+        assert refused.status == 503
+        assert b"4000 bytes of bodies" in refused.body
+        for peer in peers:
+            peer.reset()
+        await until(lambda: waiting() == 0)
+        again = await stack.enter_async_context(Peer.connect(host))
+        await again.send(full.replace(b"/kept", b"/again"))
+        await until(lambda: waiting() == 1)
+        if not by_stream:
+            await asyncio.to_thread(host.dq, 0)
+            assert called == ["http://myapp/again"]
+            assert (await again.answer()).status == 404
+
+
+async def test_a_request_that_got_504_is_not_kept_for_the_program(lines: list[Line]) -> None:
+    host = Host(ROWS, root="myapp", timeouts=Timeouts(answer=0.05), limits=Limits(pending=1))
+    called: list[str] = []
+    host.on("HTTPRequest")(lambda event: called.append(event.url))
+    with host.in_thread(dq=True):
+        for _ in range(3):  # Each has the one place among those that wait.
+            assert (await one(host, ask("/"))).status == 504
+        assert await asyncio.to_thread(host.dq, 0) is None
+    assert called == []
+
+
+async def test_bodies_that_come_before_the_first_dq_are_bounded(lines: list[Line]) -> None:
+    host = Host(ROWS, root="myapp", limits=Limits(read_buffer=10_000))
+    with host.in_thread():
+        for size in (20_000, 5_000):
+            answer = await one(host, ask(f"/{size}", "myapp", origin(host), method="POST", body=b"x" * size))
+            assert answer.status == 404
+        assert await asyncio.to_thread(host.dq, 0) is None
+    (line,) = [line for line in lines if line["event"].startswith("events came before the first dq()")]
+    assert line["count"] == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_program_without_the_token_sends_no_body(method: str) -> None:
+    async with host_of() as host:
+        chunked = ask("/", "myapp", "Transfer-Encoding: chunked", method=method) + b"1\r\na\r\n0\r\n\r\n"
+        for head in (ask("/", method=method, body=b"x"), chunked):
+            answer = await one(host, head)
+            assert answer.status == 403
+            if method == "GET":
+                assert b"needs the token" in answer.body
+        assert (await one(host, ask("/", "myapp", "Content-Length: 0"))).status == 200
+        for target, extra in ((Peer.with_token(host), ()), ("/", (origin(host),))):
+            assert (await one(host, ask(target, "myapp", *extra, body=b"x"))).status == 200
 
 
 async def test_a_body_that_does_not_come_is_408() -> None:

@@ -239,7 +239,10 @@ def _is_link(request: Request) -> bool:
 
 
 def _is_harmless(request: Request) -> bool:
-    return request.value("sec-fetch-site") == "same-origin" or request.method in ("GET", "HEAD")
+    if request.value("sec-fetch-site") == "same-origin":
+        return True
+    has_body = request.value("content-length") not in (None, "0") or request.values("transfer-encoding")
+    return request.method in ("GET", "HEAD") and not has_body
 
 
 def _is_literal(authority: str, suffix: str) -> bool:
