@@ -104,10 +104,10 @@ class Home(Protocol):
     def session_over(self, session: Session) -> None:
         """Learn that nothing more comes of a session."""
 
-    def failure_begun(self) -> None:
-        """Learn of a failed upgrade that the program is not told of yet."""
+    def failure_begun(self, admitted: bool) -> None:
+        """Learn of a failed upgrade that the program is not told of yet; whether it had been let in."""
 
-    def failure_told(self) -> None:
+    def failure_told(self, admitted: bool) -> None:
         """Learn that the program was told of a failed upgrade."""
 
 
@@ -511,10 +511,11 @@ class Session:
             self.logger.warning("handshake failed", why=text, status=status)
         self._lane.skip(text)
         # It waits with nothing but its lane: there may be many, from anybody.
+        admitted = self._offer is not None
         self._head = b""
         self._offer = None
-        self._home.failure_begun()
-        self._put_error(text, lambda _: self._home.failure_told())
+        self._home.failure_begun(admitted)
+        self._put_error(text, lambda _: self._home.failure_told(admitted))
 
     def _put_error(self, text: str, then: Then | None = None) -> None:
         event = WebSocketError(object=self._home.object, id=self.id, text=text, url=self.url)

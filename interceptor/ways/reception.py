@@ -32,12 +32,9 @@ class Home(session.Home, Protocol):
             HandshakeFailure: 503.
         """
 
-    def check_untold(self) -> None:
-        """Check that there is room for one more failure that the program is not told of yet.
-
-        Raises:
-            HandshakeFailure: 503.
-        """
+    @property
+    def tells_refusals(self) -> bool:
+        """Whether there is room for one more refusal that the program is not told of yet."""
 
     def session_begun(self, session: Session) -> None:
         """Learn of a session whose program is asked for an answer."""
@@ -94,14 +91,20 @@ class Reception:
         """Begin the session of a request that a rule matches; it may be over on return.
 
         Raises:
-            HandshakeFailure: 503, with no word to the program, which is behind with hearing of failures.
+            HandshakeFailure: it is refused, and the program, which is behind with hearing of that, not told.
         """
-        self._home.check_untold()
         begun = Session(self._home, rule, asked.url, asked.request, wire)
         try:
             offer = self._check(asked)
             self._home.admit(rule.mode)
         except HandshakeFailure as failure:
+            if not self._home.tells_refusals:
+                log.get_logger(url=asked.url).warning(
+                    "refused, and the program is not told: it is behind with hearing of refusals",
+                    why=failure.reason,
+                    status=failure.status,
+                )
+                raise
             begun.fail(failure)
         else:
             self._home.session_begun(begun)
