@@ -212,6 +212,44 @@ async def test_a_refused_request_is_told_with_its_socket_and_without_secrets(
     assert_no_secret(configured, error.text, answer.head, answer.body)
 
 
+SPOILED = [
+    "/?token=@auto",
+    "/auto?x=1?token=@",
+    "/auto?token=@#x",
+    "/auto?Token=@",
+    "/auto?a;token=@",
+    "/@",
+    "/auto%3Ftoken=@",
+    "/auto?token%3D@",
+    "/auto?token=@&a=@",
+    "/.interceptor/ws/gate/in?a=@",
+]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("target", SPOILED)
+async def test_the_token_in_a_url_that_was_put_together_wrongly(
+    target: str, proxied: bool, encoded: bool, configured: list[Line]
+) -> None:
+    token = TOKEN.replace("S", "%53").replace("-", "%2d") if encoded else TOKEN
+    target = ("http://myapp" if proxied else "") + target.replace("@", token)
+    for origin, at in ((None, "myapp"), ("http://myapp", "myapp"), ("http://evil.test", "rebound.test")):
+        host = Host([("*://myapp/*", 1), ("ws://gate/*", 1)], root="myapp", security=Security(token=TOKEN))
+        seen = Recorder(host)
+        async with host:
+            for head in (
+                request(target, at, origin=origin),
+                f"GET {target} HTTP/1.1\r\nHost: {at}\r\n\r\n".encode(),
+            ):
+                async with Peer.connect(host) as peer:
+                    answer = await peer.ask(head)
+                assert b"ECRET" not in answer.head + answer.body
+        assert "ECRET" not in repr([event.message() for event in seen.events])
+    assert configured
+    assert "ECRET" not in repr(configured)
+
+
 @pytest.mark.parametrize("head", STRANGE_HEADS)
 async def test_a_request_that_is_none_of_ours_is_told_at_debug_level(
     head: bytes, configured: list[Line]

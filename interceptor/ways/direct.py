@@ -98,9 +98,8 @@ class Direct:
     def _read(self, request: Request, scheme: str) -> Asked:
         """Find the URL that is meant."""
         host = one_host(request)
-        target, token = self._guard.take_token(request.target)
-        if token:
-            request = with_target(request, target)
+        target, token = self._guard.read_target(request.target)
+        request = with_target(request, target)
         if target.startswith(SPELLED_OUT):
             url = _spelled_out(target.removeprefix(SPELLED_OUT))
             self._check_host(make_url(scheme, host, "/"))

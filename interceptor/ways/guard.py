@@ -9,6 +9,7 @@ this machine are sent it, so that it counts for nothing without an Origin that m
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -23,6 +24,7 @@ from ..patterns import URL
 __all__ = ["PAGE_COOKIE", "TOKEN_COOKIE", "TOKEN_PARAMETER", "Guard"]
 
 TOKEN_PARAMETER = "token"
+HIDDEN = "***"
 TOKEN_COOKIE = "interceptor_token"
 PAGE_COOKIE = "interceptor_page"
 ORIGIN_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
@@ -57,6 +59,7 @@ class Guard:
         self.address = ""
         self.token = security.token or secrets.token_urlsafe(24)
         self._page_secret = secrets.token_urlsafe(24)
+        self._written = re.compile("".join(f"(?:{re.escape(c)}|(?i:%{ord(c):02x}))" for c in self.token))
 
     def bind(self, hosts: Sequence[str], port: int, *, localhost: bool = True) -> None:
         """Learn the host's own address.
@@ -104,6 +107,14 @@ class Guard:
         if len(kept) == len(parameters):
             return target, False
         return path + (mark + "&".join(kept) if kept else ""), True
+
+    def read_target(self, target: str) -> tuple[str, bool]:
+        """Take the token out of a request target, as `take_token`, and hide it where it does not count.
+
+        Somebody has put a path after `host.ws_url("/")`, and what stands in URLs comes to logs and events.
+        """
+        kept, found = self.take_token(target)
+        return self._written.sub(HIDDEN, kept), found
 
     def holds_token(self, request: Request) -> bool:
         """Whether a cookie or a subprotocol of the request carries the token."""
