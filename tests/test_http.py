@@ -477,11 +477,35 @@ async def test_a_body_that_does_not_come_is_408() -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [("Content-Length: x",), ("Content-Length: 1", "Content-Length: 2"), ("Transfer-Encoding: gzip",)],
+    [
+        ("Content-Length: x",),
+        ("Content-Length: 1", "Content-Length: 2"),
+        ("Content-Length: 1, 1",),
+        ("Content-Length: +1",),
+        ("Content-Length: " + "9" * 30,),
+        ("Transfer-Encoding: gzip",),
+    ],
 )
 async def test_malformed(extra: tuple[str, ...]) -> None:
     async with host_of(security=Security(allow_no_origin=True)) as host:
         assert (await one(host, ask("/", "myapp", *extra, method="POST"))).status in (400, 501)
+
+
+@pytest.mark.parametrize("fields", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("name", ["myapp", "{own}"])
+async def test_a_body_of_two_lengths_is_refused_and_the_connection_ends(
+    fields: tuple[int, int], name: str
+) -> None:
+    """A proxy before the host may end the request elsewhere, and take the rest for somebody else's."""
+    both = ("Content-Length: 4", "Transfer-Encoding: chunked")
+    async with host_of() as host:
+        name = name.format(own=Peer.authority(host))
+        for method in ("GET", "POST"):
+            async with Peer.connect(host) as peer:
+                head = ask("/", name, *(both[field] for field in fields), origin(host), method=method)
+                answer = await peer.ask(head + b"0\r\n\r\n" + ask("/smuggled"))
+                assert (answer.status, answer.headers["connection"]) == (400, "close")
+                assert await peer.rest() == b""
 
 
 async def test_http_1_0_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .. import log
 from ..exceptions import HandshakeFailure
-from ..handshake import check_request
+from ..handshake import check_body, check_request
 from ..patterns import Rule
 from . import program, reception, visit
 from .files import Files, Fit
@@ -72,6 +72,7 @@ class Web:
         if rule is None and files is None:
             return False
         check_request(asked.request)
+        check_body(asked.request)
         named = self._reception.is_named(asked)
         self._check(asked, named)
         respond = partial(self._respond, asked, rule, files)
