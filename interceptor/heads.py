@@ -70,4 +70,9 @@ def field_lines(fields: Iterable[tuple[str, str]]) -> str:
             raise InvalidAnswer(
                 f"the value of {name} has a control character; a line break would end the field"
             )
+        if not value.isascii():
+            raise InvalidAnswer(
+                f"the value of {name} is not ASCII; write other characters as %XX of their UTF-8, as in "
+                "filename*=UTF-8''caf%C3%A9"
+            )
     return "".join(f"{name}: {value}\r\n" for name, value in fields)

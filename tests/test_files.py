@@ -238,6 +238,15 @@ async def test_conditions(ui: Path, name: str) -> None:
     assert (changed.status, changed.body) == (200, b"changed")
 
 
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+@pytest.mark.parametrize(
+    "value", ["Mon, 01 Jan 2020 00:00:00 +99999999999999", "Mon, 01 Jan 99999 00:00:00 GMT", "never", "\xe9"]
+)
+async def test_a_date_that_is_none_is_ignored(ui: Path, name: str, value: str) -> None:
+    answer = await fetch(ui, "/data.bin", f"{name}: {value}")
+    assert (answer.status, answer.body) == (200, DATA)
+
+
 async def test_head_and_other_methods(ui: Path) -> None:
     head = await fetch(ui, "/data.bin", method="HEAD")
     assert (head.status, head.headers["content-length"]) == (200, str(len(DATA)))

@@ -246,6 +246,7 @@ ANSWERS: list[tuple[Callable[[HTTPRequest], object], int, bytes, str | None]] = 
     (lambda e: e.respond("x", 299, headers={"Content-Type": "a/b"}), 299, b"x", "a/b"),
     (lambda e: e.respond(), 200, b"", None),
     (lambda e: e.respond("", 302, headers=[("Location", "/x")]), 302, b"", None),
+    (lambda e: e.respond("x", mime=" text/css "), 200, b"x", "text/css"),
     (lambda e: None, 404, b"nobody here answers this URL\n", "text/plain; charset=utf-8"),
     (lambda e: e, 404, b"nobody here answers this URL\n", "text/plain; charset=utf-8"),
     (lambda e: [*e.message()[:3], 1, *e.message()[4:]], 200, b"", None),
@@ -283,6 +284,11 @@ WRONG: list[tuple[Callable[[HTTPRequest], object], str]] = [
     (lambda e: e.respond(headers={"transfer-encoding": "chunked"}), "which the host writes itself"),
     (lambda e: e.model_copy(update={"handle": 1, "status_text": "a\r\nb"}), "one line of ASCII"),
     (lambda e: e.respond("x", mime="text/html\r\nX: y"), "control character"),
+    (lambda e: e.respond("x", mime="text/plä"), "the value of Content-Type is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: caf\xe9"}), "the value of X is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: a\x85b"}), "is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: \ud800"}), "is not ASCII"),
+    (lambda e: e.respond("ab\ud800c"), "half a surrogate pair at 2, '\\ud800'"),
 ]  # fmt: skip
 
 
@@ -299,7 +305,15 @@ async def test_an_answer_that_is_not_valid_is_500_and_logged(which: int, lines: 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"status": 99}, {"status": True}, {"body": 1}, {"headers": {"a b": "c"}}, {"headers": "x"}]
+    "wrong",
+    [
+        {"status": 99},
+        {"status": True},
+        {"body": 1},
+        {"headers": {"a b": "c"}},
+        {"headers": {"a": "é"}},
+        {"headers": "x"},
+    ],
 )
 async def test_respond_refuses_at_once(wrong: dict[str, object]) -> None:
     event = HTTPRequest(object="h", url="http://myapp/")

@@ -54,6 +54,8 @@ TYPES = {
 }
 """What Python's own table has not, or not in all versions. What the system says is not asked."""
 
+DATED = ("if-modified-since", "if-unmodified-since", "if-range")
+
 KEPT = ("Content-Type", "Content-Range", "Accept-Ranges", "ETag", "Last-Modified")
 
 
@@ -222,11 +224,23 @@ def _environ(request: Request) -> dict[str, object]:
         "if-range",
         "range",
     ):
-        if values := request.values(name):
-            environ[f"HTTP_{name.upper().replace('-', '_')}"] = ", ".join(values)
+        value = ", ".join(request.values(name))
+        if value and (name not in DATED or _can_be_date(value)):
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     if not ONE_RANGE.fullmatch(str(environ.get("HTTP_RANGE", ""))):
         environ.pop("HTTP_RANGE", None)
     return environ
+
+
+def _can_be_date(value: str) -> bool:
+    """Whether a value can be read as a date, or as none; conditions without are ignored (RFC 9110, 13.1.3)."""
+    from werkzeug.http import parse_date
+
+    try:
+        parse_date(value)
+    except (OverflowError, ValueError):
+        return False
+    return True
 
 
 def _is_harmless(name: str) -> bool:

@@ -171,14 +171,23 @@ def _read(message: object, request: Request) -> Response | None:
     status = event.status or 200
     if not 200 <= status <= 599:
         raise InvalidAnswer(f"Status is {status}; an answer has 200 to 599")
-    body = event.body if isinstance(event.body, bytes) else event.body.encode()
+    body = event.body if isinstance(event.body, bytes) else _encoded(event.body)
     if body and status in (204, 304):
         raise InvalidAnswer(f"an answer of status {status} has no body, and this one has {len(body)} bytes")
     fields = _fields(event.headers, request)
     if body and not any(name.lower() == "content-type" for name, _ in fields):
-        fields.insert(0, ("Content-Type", _mime(event)))
+        fields.insert(0, ("Content-Type", _mime(event).strip(" \t")))
     field_lines(fields)
     return Response(status, _phrase(event), fields, body)
+
+
+def _encoded(body: str) -> bytes:
+    try:
+        return body.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidAnswer(
+            f"Body has half a surrogate pair at {exc.start}, {body[exc.start]!r}, which UTF-8 has not"
+        ) from exc
 
 
 def _event_of(message: object) -> HTTPRequest:
