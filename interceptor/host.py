@@ -35,7 +35,7 @@ from .ways.dial import Dialer
 from .ways.direct import SPELLED_OUT, Direct
 from .ways.door import Door, ways_in
 from .ways.files import Files
-from .ways.guard import TOKEN_PARAMETER, Guard
+from .ways.guard import Guard
 from .ways.listener import Listener, check_listen
 from .ways.pac import pac_text
 from .ways.pages import PAC_PATH, Pages
@@ -322,7 +322,7 @@ class Host:
             token: put the token into it, for programs, and for pages of others that link to it.
         """
         url = f"http://{self._authority()}/{path.removeprefix('/')}"
-        return self._with_token(url) if token else url
+        return self._guard.with_token(url) if token else url
 
     def ws_url(self, target: str = "/", *, token: bool = True) -> str:
         """Return a URL, with the token in it, that any program on this machine can connect to.
@@ -340,10 +340,7 @@ class Host:
         path = target if target.startswith("/") else self._spelled_out(target)
         path = normalize(f"ws://x{path}").removeprefix("ws://x")
         url = f"ws://{self._authority()}{path}"
-        return self._with_token(url) if token else url
-
-    def _with_token(self, url: str) -> str:
-        return f"{url}{'&' if '?' in url else '?'}{TOKEN_PARAMETER}={self._guard.token}"
+        return self._guard.with_token(url) if token else url
 
     def _spelled_out(self, target: str) -> str:
         scheme, _, rest = normalize(target).partition("://")

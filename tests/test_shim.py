@@ -358,7 +358,7 @@ async def test_a_link_of_another_site_leads_here_with_the_token(
     window = windows[engine]
     async with Host(ROWS, root="myapp", ui=ui) as host, Site.open() as site:
         seen = Recorder(host)
-        for path in ("/index.html", "/sub/?x=1"):
+        for path in ("/index.html", "/sub?x=1"):
             await window.open(site.origin)
             url = host.http_url(path, token=True).replace("127.0.0.1", "localhost")
             await window.run("url => { location.href = url; }", url)

@@ -116,6 +116,10 @@ class Guard:
         kept, found = self.take_token(target)
         return self._written.sub(HIDDEN, kept), found
 
+    def with_token(self, url: str) -> str:
+        """Put the token into the query of a URL."""
+        return f"{url}{'&' if '?' in url else '?'}{TOKEN_PARAMETER}={self.token}"
+
     def holds_token(self, request: Request) -> bool:
         """Whether a cookie or a subprotocol of the request carries the token."""
         offered = ",".join(request.values("sec-websocket-protocol")).split(",")

@@ -246,9 +246,22 @@ class Visit:
         head = h11.Response(status_code=status, headers=fields, reason=response.reason.encode("latin-1"))
         await self._write(head)
         if self._request.method != "HEAD" and status not in (204, 304):
-            for piece in (body,) if isinstance(body, bytes) else body:
-                await self._write(h11.Data(data=piece))
+            if isinstance(body, bytes):
+                await self._write(h11.Data(data=body))
+            else:
+                await self._send_pieces(body, response.length or 0)
         await self._write(h11.EndOfMessage())
+
+    async def _send_pieces(self, body: Content, length: int) -> None:
+        """Send what the head has promised, and no more: a file may have grown since, or got shorter."""
+        for piece in body:
+            await self._write(h11.Data(data=piece[:length]))
+            length -= len(piece)
+            if length <= 0:
+                return
+        if length > 0:
+            log.get_logger().warning("a file got shorter while it was sent", missing=length)
+            raise ConnectionAbortedError("what was promised is not there any more")
 
     async def _write(self, event: h11.Event) -> None:
         """Send a part; a client that does not take it in time is dropped."""

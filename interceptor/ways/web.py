@@ -9,7 +9,7 @@ from typing import Protocol
 from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import check_body, check_request
-from ..patterns import Rule
+from ..patterns import URL, Rule
 from . import program, reception, visit
 from .files import Files, Fit
 from .guard import Guard
@@ -101,7 +101,9 @@ class Web:
             if response is not None:
                 self._finish(response, fit)
         if response is None and files is not None:
-            response = files.find(asked.request, asked.url, fit)
+            # With the token, which a redirect to a folder has to bring along.
+            url = URL(self._guard.with_token(asked.url)) if asked.token else asked.url
+            response = files.find(asked.request, url, fit)
         if response is None:
             raise self._nobody(asked, rule)
         if at_home:
