@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -267,6 +268,24 @@ async def test_answer(which: int, is_async: bool) -> None:
     async with host:
         answer = await one(host, ask("/"))
     assert (answer.status, answer.body, answer.headers.get("content-type")) == (status, body, mime)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_answers_are_kept_from_pages_of_others_unless_the_program_says_otherwise(proxied: bool) -> None:
+    """A page may include scripts of any name, and frame any page, without the host's being able to tell."""
+    policies = {"Cross-Origin-Resource-Policy": "cross-origin", "Content-Security-Policy": "default-src *"}
+    for security, fields, expected in (
+        (Security(), {}, ("same-origin", "frame-ancestors 'self'")),
+        (Security(), policies, ("cross-origin", "default-src *")),
+        (Security(origins=["*"]), {}, (None, None)),
+    ):
+        host = Host(ROWS, root="myapp", security=security)
+        host.on("HTTPRequest")(partial(HTTPRequest.respond, body="x", headers=fields))
+        async with host:
+            path = "http://gate/" if proxied else "/"
+            answer = await one(host, ask(path, "gate" if proxied else Peer.authority(host)))
+        names = ("cross-origin-resource-policy", "content-security-policy")
+        assert tuple(answer.headers.get(name) for name in names) == expected
 
 
 UPGRADE = WebSocketUpgrade(object="h", id="0" * 15, url="u", headers="", type="auto")

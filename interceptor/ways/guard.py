@@ -81,6 +81,11 @@ class Guard:
         pages = {self._root, *bound, *loopbacks, *({"localhost"} if localhost else ())}
         self._own_origins = frozenset(f"{name}{self._suffix}" for name in pages)
 
+    @property
+    def lets_in_all(self) -> bool:
+        """Whether pages of every origin may connect."""
+        return "*" in self._security.origins
+
     def is_own(self, authority: str) -> bool:
         """Whether `host[:port]` is the host's own address."""
         if authority in self._own:
@@ -196,7 +201,7 @@ class Guard:
         Raises:
             HandshakeFailure: 403, with the way to allow it.
         """
-        if "*" in self._security.origins:
+        if self.lets_in_all:
             return
         if request.value("origin") is not None:
             self.check(request, url, named=named, token=token)
@@ -218,7 +223,7 @@ class Guard:
         origin = request.value("origin")
         if origin is not None:
             return not self._knows(origin.lower())
-        return request.value("sec-fetch-site") in FOREIGN and "*" not in self._security.origins
+        return request.value("sec-fetch-site") in FOREIGN and not self.lets_in_all
 
     def _allows(self, origin: str, url: URL, trusted: bool) -> bool:
         return self._knows(origin) or (trusted and origin == _origin_of(url))

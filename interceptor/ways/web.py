@@ -106,15 +106,18 @@ class Web:
             response = files.find(asked.request, url, fit)
         if response is None:
             raise self._nobody(asked, rule)
-        if at_home:
+        if not self._guard.lets_in_all:
+            # Browsers do not say of a name without TLS whose page asks: this keeps that page from using it.
             response.add("Cross-Origin-Resource-Policy", "same-origin")
-            if response.is_page:
-                response.fields.append(("Set-Cookie", self._guard.cookie))
+        if at_home and response.is_page:
+            response.fields.append(("Set-Cookie", self._guard.cookie))
         return response
 
     def _finish(self, response: Response, fit: Fit | None) -> None:
         response.add("X-Content-Type-Options", "nosniff")
         response.add("Cache-Control", "no-store")
+        if not self._guard.lets_in_all:
+            response.add("Content-Security-Policy", "frame-ancestors 'self'")
         if fit is not None and response.is_page and isinstance(response.body, bytes) and response.body:
             response.body = fit(response.body)
 
