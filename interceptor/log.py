@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Logger", "get_logger"]
+__all__ = ["Logger", "Seldom", "get_logger"]
 
 Logger = FilteringBoundLogger
 
@@ -23,6 +25,46 @@ def get_logger(**context: object) -> Logger:
         logger: Logger = structlog.get_logger("interceptor", **context)
         return logger
     return _plain_logger().bind(**context)
+
+
+class Seldom:
+    """Warnings of what strangers do: of each kind `BURST` at once, and then one a second.
+
+    A page can have a host refuse it hundreds of times a second. What was left out is counted, and told with
+    the next line of its kind.
+
+    Args:
+        clock: seconds.
+    """
+
+    BURST = 20
+    LONGEST = 200
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, float, int]] = {}
+
+    def warning(self, event: str, *, url: str | None = None, **context: object) -> None:
+        """Write a line, or count it; a long URL is cut."""
+        left_out = self._count(event)
+        if left_out is None:
+            return
+        if url is not None:
+            context["url"] = url if len(url) <= self.LONGEST else f"{url[: self.LONGEST]}..."
+        if left_out:
+            context["left_out"] = left_out
+        get_logger(**context).warning(event)
+
+    def _count(self, kind: str) -> int | None:
+        """Return how many lines were left out before this one, None where this one is."""
+        now = self._clock()
+        room, last, left_out = self._kinds.get(kind, (float(self.BURST), now, 0))
+        room = min(room + now - last, self.BURST)
+        if room < 1:
+            self._kinds[kind] = (room, now, left_out + 1)
+            return None
+        self._kinds[kind] = (room - 1, now, 0)
+        return left_out
 
 
 def _plain_logger() -> Logger:

@@ -98,6 +98,10 @@ class Home(Protocol):
     def settings(self) -> Settings:
         """What the host was told."""
 
+    @property
+    def complaints(self) -> log.Seldom:
+        """Warnings of what strangers do."""
+
     def session_opened(self, session: Session) -> None:
         """Learn that a socket is open."""
 
@@ -508,7 +512,9 @@ class Session:
 
     def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
         if not logged:
-            self.logger.warning("handshake failed", why=text, status=status)
+            self._home.complaints.warning(
+                "handshake failed", id=self.id, url=self.url, why=text, status=status
+            )
         self._lane.skip(text)
         # It waits with nothing but its lane: there may be many, from anybody.
         admitted = self._offer is not None

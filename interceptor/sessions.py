@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 
+from . import log
 from .config import Settings
 from .dispatch import Dispatcher
 from .events import Named
@@ -25,6 +26,7 @@ class Sessions:
         table: the rules that count now.
         open: sockets by ID, until their end was reported.
         pending: upgrades that wait for the program's answer, by ID.
+        complaints: warnings of what strangers do.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Sessions:
         dispatcher.when_lost = self._refuse_all
         self._untold = {False: 0, True: 0}  # Failures; those of whom was let in apart.
         self._ending = False
+        self.complaints = log.Seldom()
 
     def find(self, id: str) -> Session:
         """Return an open socket.

@@ -256,11 +256,11 @@ class Proxy:
 
     def note_failure(self, target: Target, failure: HandshakeFailure) -> None:
         """Write into the log that something could not go on; aloud where a rule has the host: a typo?"""
-        logger = log.get_logger(to=str(target), why=failure.reason)
+        context = {"to": str(target), "why": failure.reason}
         if self._home.table.names(f"{target.host}:{target.port}"):
-            logger.warning("no rule matches, and passing on failed")
+            self._home.complaints.warning("no rule matches, and passing on failed", **context)
         else:
-            logger.info("passing on failed")
+            log.get_logger(**context).info("passing on failed")
 
     @property
     def timeouts(self) -> Timeouts:

@@ -99,8 +99,9 @@ class Reception:
             self._home.admit(rule.mode)
         except HandshakeFailure as failure:
             if not self._home.tells_refusals:
-                log.get_logger(url=asked.url).warning(
+                self._home.complaints.warning(
                     "refused, and the program is not told: it is behind with hearing of refusals",
+                    url=asked.url,
                     why=failure.reason,
                     status=failure.status,
                 )

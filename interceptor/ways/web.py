@@ -83,7 +83,7 @@ class Web:
         try:
             self._guard.check_page(asked.request, asked.url, named=named, token=asked.token)
         except HandshakeFailure as failure:
-            log.get_logger(url=asked.url).warning("refused", status=403, why=failure.reason)
+            self._home.complaints.warning("refused", url=asked.url, status=403, why=failure.reason)
             raise
 
     async def _respond(
