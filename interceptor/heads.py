@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from .exceptions import InvalidAnswer, UnsupportedType
 
-__all__ = ["Headers", "field_lines", "pairs", "read_cookies", "read_fields"]
+__all__ = ["Headers", "cookie_pairs", "field_lines", "pairs", "read_cookies", "read_fields"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
@@ -28,11 +28,17 @@ def read_fields(head: str) -> dict[str, list[str]]:
 def read_cookies(text: str) -> dict[str, str]:
     """Read a Cookie field (RFC 6265 section 5.4) as servers do: what one cookie says never hides another."""
     cookies: dict[str, str] = {}
+    for name, value in cookie_pairs(text):
+        cookies.setdefault(name, value)
+    return cookies
+
+
+def cookie_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Read the cookies of a Cookie field in order; one name may come twice, from two paths."""
     for pair in text.split(";"):
         name, separator, value = pair.partition("=")
         if separator:
-            cookies.setdefault(name.strip(), value.strip().removeprefix('"').removesuffix('"'))
-    return cookies
+            yield name.strip(), value.strip().removeprefix('"').removesuffix('"')
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
@@ -65,5 +71,10 @@ def field_lines(fields: Iterable[tuple[str, str]]) -> str:
         if CONTROL.search(value):
             raise InvalidAnswer(
                 f"the value of {name} has a control character; a line break would end the field"
+            )
+        if not value.isascii():
+            raise InvalidAnswer(
+                f"the value of {name} is not ASCII; write other characters as %XX of their UTF-8, as in "
+                "filename*=UTF-8''caf%C3%A9"
             )
     return "".join(f"{name}: {value}\r\n" for name, value in fields)

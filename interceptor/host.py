@@ -176,7 +176,8 @@ class Host(Reachable):
             self._phase = Phase.NEW
             raise InvalidState(f"cannot listen on {self._listen}: {exc}; port 0 takes any free one") from exc
         self._address = addresses[0]
-        self._guard.bind([host for host, _ in addresses], self._address[1])
+        hosts, localhost = [host for host, _ in addresses], self._listener.holds_localhost
+        self._guard.bind(hosts, self._address[1], localhost=localhost)
         self._warn_of_manual_rows()
 
     def stop(self) -> Awaitable[None]:

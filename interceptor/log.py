@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Logger", "get_logger", "info"]
+__all__ = ["Logger", "Seldom", "get_logger", "info"]
 
 Logger = FilteringBoundLogger
 
@@ -29,6 +31,46 @@ def info(text: str, **context: object) -> None:
     """Log what is no fault: to a program that has configured structlog, to nobody else."""
     if structlog.is_configured():
         get_logger().info(text, **context)
+
+
+class Seldom:
+    """Warnings of what strangers do: of each kind `BURST` at once, and then one a second.
+
+    A page can have a host refuse it hundreds of times a second. What was left out is counted, and told with
+    the next line of its kind.
+
+    Args:
+        clock: seconds.
+    """
+
+    BURST = 20
+    LONGEST = 200
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, float, int]] = {}
+
+    def warning(self, event: str, *, url: str | None = None, **context: object) -> None:
+        """Write a line, or count it; a long URL is cut."""
+        left_out = self._count(event)
+        if left_out is None:
+            return
+        if url is not None:
+            context["url"] = url if len(url) <= self.LONGEST else f"{url[: self.LONGEST]}..."
+        if left_out:
+            context["left_out"] = left_out
+        get_logger(**context).warning(event)
+
+    def _count(self, kind: str) -> int | None:
+        """Return how many lines were left out before this one, None where this one is."""
+        now = self._clock()
+        room, last, left_out = self._kinds.get(kind, (float(self.BURST), now, 0))
+        room = min(room + now - last, self.BURST)
+        if room < 1:
+            self._kinds[kind] = (room, now, left_out + 1)
+            return None
+        self._kinds[kind] = (room - 1, now, 0)
+        return left_out
 
 
 def _plain_logger() -> Logger:

@@ -95,16 +95,20 @@ class Home(Protocol):
     def session_promised(self, session: Session) -> None:
         """Learn, on another thread than the loop's, that a socket was answered and will be open."""
 
+    @property
+    def complaints(self) -> log.Seldom:
+        """Warnings of what strangers do."""
+
     def session_opened(self, session: Session) -> None:
         """Learn that a socket is open."""
 
     def session_over(self, session: Session) -> None:
         """Learn that nothing more comes of a session."""
 
-    def failure_begun(self) -> None:
-        """Learn of a failed upgrade that the program is not told of yet."""
+    def failure_begun(self, admitted: bool) -> None:
+        """Learn of a failed upgrade that the program is not told of yet; whether it had been let in."""
 
-    def failure_told(self, session: Session) -> None:
+    def failure_told(self, session: Session, admitted: bool) -> None:
         """Learn that the program was told of a failed upgrade."""
 
 
@@ -534,12 +538,15 @@ class Session:
 
     def _report_failure(self, text: str, status: int | None, logged: bool) -> None:
         if not logged:
-            self.logger.warning("handshake failed", why=text, status=status)
+            self._home.complaints.warning(
+                "handshake failed", id=self.id, url=self.url, why=text, status=status
+            )
         self._lane.skip(text)
         # It waits with nothing but its lane: there may be many, from anybody.
+        admitted = self._offer is not None
         self._forget_request()
-        self._home.failure_begun()
-        self._put_error(text, lambda _: self._home.failure_told(self))
+        self._home.failure_begun(admitted)
+        self._put_error(text, lambda _: self._home.failure_told(self, admitted))
 
     def _put_error(self, text: str, then: Then | None = None) -> None:
         event = WebSocketError(object=self._object, id=self.id, text=text, url=self.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 
+from . import log
 from .config import Settings
 from .dispatch import Dispatcher
 from .events import Named
@@ -27,6 +28,7 @@ class Sessions:
         table: the rules that count now.
         open: sockets by ID, until their end was reported.
         pending: upgrades that wait for the program's answer, by ID.
+        complaints: warnings of what strangers do.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class Sessions:
         self._promised: dict[str, Session] = {}
         self.open: Mapping[str, Session] = Snapshots(self._open)
         dispatcher.when_lost = self._refuse_all
-        self._untold = 0
+        self._untold = {False: 0, True: 0}  # Failures; those of whom was let in apart.
         self._ending = False
+        self.complaints = log.Seldom()
 
     def find(self, id: str) -> Session:
         """Return an open socket.
@@ -100,6 +103,8 @@ class Sessions:
             raise HandshakeFailure(503, f"this host has {limits.sockets} open sockets (Limits.sockets)")
         if mode is Mode.MANUAL and len(self.pending) >= limits.pending:
             raise HandshakeFailure(503, f"{limits.pending} upgrades wait for an answer (Limits.pending)")
+        if self._untold[True] >= limits.pending:
+            raise HandshakeFailure(503, f"{limits.pending} failed upgrades are not told yet (Limits.pending)")
         self.check_program()
 
     def check_program(self) -> None:
@@ -114,22 +119,18 @@ class Sessions:
         if crossing is not None and not crossing.is_there():
             raise HandshakeFailure(503, "the program's own thread is gone")
 
-    def check_untold(self) -> None:
-        """Check that there is room for one more failure that the program is not told of yet.
+    @property
+    def tells_refusals(self) -> bool:
+        """Whether there is room for one more refusal that the program is not told of yet."""
+        return self._untold[False] < self.settings.limits.pending
 
-        Raises:
-            HandshakeFailure: 503.
-        """
-        if self._untold >= self.settings.limits.pending:
-            raise HandshakeFailure(503, f"{self._untold} failed upgrades are not told yet (Limits.pending)")
-
-    def failure_begun(self) -> None:
+    def failure_begun(self, admitted: bool) -> None:
         """An upgrade failed; the program is to be told."""
-        self._untold += 1
+        self._untold[admitted] += 1
 
-    def failure_told(self, session: Session) -> None:
+    def failure_told(self, session: Session, admitted: bool) -> None:
         """The program was told of a failed upgrade."""
-        self._untold -= 1
+        self._untold[admitted] -= 1
         self._promised.pop(session.id, None)
 
     def session_begun(self, session: Session) -> None:

@@ -49,6 +49,10 @@ class Outbox:
         self._wake()
         return True
 
+    def withdraw(self, lane: Taker) -> bool:
+        """Take back what a lane offered; tell whether it was not taken."""
+        return self._waiting.pop(lane, None) is not None
+
     def holds(self, lane: Taker) -> bool:
         """Whether the lane waits for the stream."""
         return lane in self._waiting

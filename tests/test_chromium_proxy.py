@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from interceptor import Host, Mode, Security, WebSocketUpgrade
+from interceptor import Host, HTTPRequest, Mode, Security, WebSocketUpgrade
 
 from .browser import launched
 from .pages import CLEAN, FAILED, Site, Tab
@@ -38,6 +40,44 @@ async def test_names_that_no_dns_knows() -> None:
     urls = [event.url for event in recorder.of(WebSocketUpgrade)]
     assert urls == ["ws://a.feed.test/prices", "ws://gate.test/in", "ws://gate.test/out"] * 2
     assert [event.origin for event in recorder.of(WebSocketUpgrade)][3:] == ["null"] * 3
+
+
+INCLUDE = """async () => {
+    const load = (tag, src) => new Promise(resolve => {
+        const element = document.createElement(tag);
+        element.onload = () => resolve(element.contentDocument ? "own" : "loaded");
+        element.onerror = () => resolve("error");
+        element.src = src;
+        document.body.append(element);
+    });
+    const found = [];
+    for (const path of ["/file.js", "/answer.js"]) found.push(await load("script", `http://myapp.test${path}`));
+    await load("iframe", "http://myapp.test/page");
+    return [...found, window.read];
+}"""
+FRAMES = "document.querySelector('#mine') ? 'framed' : 'refused'"
+
+
+async def test_pages_of_others_use_nothing_of_a_page_that_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """Chromium says of no page that asks for a name without TLS whose it is."""
+    (tmp_path / "file.js").write_text("window.read = 'a file';")
+    host = Host([("http://myapp.test/*", Mode.AUTO)], root="myapp.test", ui=tmp_path)
+
+    @host.on("HTTPRequest")
+    def respond(event: HTTPRequest) -> HTTPRequest | None:
+        if event.url.endswith("/answer.js"):
+            return event.respond("window.read = 'an answer';", mime="text/javascript")
+        return event.respond("<p id=mine>mine") if event.url.endswith("/page") else None
+
+    async with host, launched(*host.chromium_args()) as browser:
+        async with Tab.open(browser) as tab:
+            assert await tab.page.evaluate(INCLUDE) == ["error", "error", None]
+            (frame,) = tab.page.frames[1:]
+            assert await frame.evaluate(FRAMES) == "refused"
+        async with Tab.open(browser, "http://myapp.test/page") as tab:
+            assert await tab.page.evaluate(INCLUDE) == ["loaded", "loaded", "an answer"]
+            (frame,) = tab.page.frames[1:]
+            assert await frame.evaluate(FRAMES) == "framed"
 
 
 ROWS = [

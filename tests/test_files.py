@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,11 @@ import pytest
 from interceptor import Host, HTTPRequest, InterceptorError, Security
 from interceptor.ways import files
 
-from .peer import Answer, Peer
+from .peer import PATIENCE, Answer, Peer
 from .test_http import ask, get, one
-from .wire import quiet_loop
+from .wire import Line, lines, quiet_loop
 
-__all__ = ["quiet_loop"]
+__all__ = ["lines", "quiet_loop"]
 
 PAGE = b"<!doctype html><title>home</title>"
 DATA = bytes(range(256)) * 1024
@@ -82,7 +85,19 @@ async def test_which_file(ui: Path, path: str, status: int, body: bytes | None) 
 
 async def test_a_folder_without_its_slash_is_sent_there(ui: Path) -> None:
     answer = await fetch(ui, "/sub?x")
-    assert (answer.status, answer.headers["location"]) == (301, "/sub/")
+    assert (answer.status, answer.headers["location"]) == (301, "/sub/?x")
+    assert (await fetch(ui, "/sub")).headers["location"] == "/sub/"
+
+
+async def test_a_link_of_another_site_leads_to_a_folder_too(ui: Path) -> None:
+    """With the token, which it needs again there."""
+    link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    async with served(ui) as host:
+        own, target = Peer.authority(host), Peer.with_token(host, "/sub?x=1")
+        moved = await one(host, ask(target, own, *link))
+        assert (moved.status, moved.headers["location"]) == (301, target.replace("/sub", "/sub/"))
+        assert (await one(host, ask(moved.headers["location"], own, *link))).body == b"sub"
+        assert "token" not in (await one(host, ask("/sub?x=1", own))).headers["location"]
 
 
 ESCAPES = [
@@ -167,7 +182,98 @@ async def test_a_file_that_may_not_be_read_is_404(ui: Path) -> None:
     assert (await fetch(ui, "/app.js")).status == 404
 
 
+SWAPS = ["file", "folder", "pipe", "device"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there, and there are no pipes")
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("swap", SWAPS)
+async def test_what_is_put_in_the_place_of_a_file_before_it_is_opened(
+    ui: Path, monkeypatch: pytest.MonkeyPatch, swap: str, by_name: bool
+) -> None:
+    """By somebody who may write in the folder; also where names cannot be opened one after the other."""
+    if not by_name:
+        monkeypatch.setattr(os, "supports_dir_fd", set())
+    (ui.parent / "ui-secret" / "index.html").write_text("secret")
+    found = files.Files._inside
+
+    def swapping(self: files.Files, path: Path) -> Path | None:
+        inside = found(self, path)
+        if path.name == "index.html":
+            path.unlink()
+            if swap == "folder":
+                path.parent.joinpath("empty").rmdir()
+                path.parent.rmdir()
+                path.parent.symlink_to(ui.parent / "ui-secret")
+            elif swap == "pipe":
+                os.mkfifo(path)
+            else:
+                path.symlink_to(ui.parent / "secret.txt" if swap == "file" else "/dev/zero")
+        return inside
+
+    monkeypatch.setattr(files.Files, "_inside", swapping)
+    answer = await fetch(ui, "/sub/index.html")
+    assert (answer.status, b"secret" in answer.body) == (404, False)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_files_are_opened_either_way(ui: Path, monkeypatch: pytest.MonkeyPatch, by_name: bool) -> None:
+    if not by_name:
+        monkeypatch.setattr(os, "supports_dir_fd", set())
+    (ui / "sub" / "sub").mkdir()
+    (ui / "sub" / "sub" / "sub").write_bytes(b"deep")
+    assert (await fetch(ui, "/sub/sub/sub")).body == b"deep"
+    assert (await fetch(ui, "/data.bin")).body == DATA
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the system has no such limit")
+async def test_a_file_that_is_there_is_not_404_where_the_process_can_open_no_more(
+    ui: Path, lines: list[Line]
+) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with served(ui) as host, Peer.connect(host) as peer:
+        assert (await peer.ask(ask("/app.js", Peer.authority(host)))).status == 200
+        taken: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[1]), limits[1]))
+        try:
+            with suppress(OSError):
+                while len(taken) < 256:
+                    taken.append(os.dup(0))
+            assert len(taken) < 256
+            answer = await peer.ask(ask("/app.js", Peer.authority(host)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in taken:
+                os.close(number)
+    assert (answer.status, answer.body) == (503, b"this host has too many open files; try again later\n")
+    assert "a file cannot be opened" in str(lines)
+
+
 # How it is sent
+
+
+@pytest.mark.parametrize("change", [1, -20_000_000])
+async def test_a_file_that_changes_while_it_is_sent(ui: Path, lines: list[Line], change: int) -> None:
+    """One that grows, as logs do, is sent as it was; one that got shorter is seen to be cut."""
+    size, path = 30_000_000, ui / "log.txt"
+    path.write_bytes(b"x" * size)
+    async with served(ui) as host, Peer.connect(host) as peer:
+        own = Peer.authority(host)
+        peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await peer.send(ask("/log.txt", own))
+        async with asyncio.timeout(PATIENCE):
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+            assert f"Content-Length: {size}\r\n".encode() in head
+            os.truncate(path, size + change)
+            if change > 0:
+                assert await peer.reader.readexactly(size) == b"x" * size
+                assert (await peer.ask(ask("/app.js", own))).body == b"1"
+            else:
+                assert len(await peer.rest()) < size
+    assert not [line for line in lines if line["log_level"] == "error"]
+    assert ("got shorter while it was sent" in str(lines)) is (change < 0)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +342,15 @@ async def test_conditions(ui: Path, name: str) -> None:
     assert (await fetch(ui, f"/{name}", f"If-None-Match: {etag}")).body == b"changed"
     changed = await fetch(ui, f"/{name}", "Range: bytes=0-1", f"If-Range: {etag}")
     assert (changed.status, changed.body) == (200, b"changed")
+
+
+@pytest.mark.parametrize("name", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
+@pytest.mark.parametrize(
+    "value", ["Mon, 01 Jan 2020 00:00:00 +99999999999999", "Mon, 01 Jan 99999 00:00:00 GMT", "never", "\xe9"]
+)
+async def test_a_date_that_is_none_is_ignored(ui: Path, name: str, value: str) -> None:
+    answer = await fetch(ui, "/data.bin", f"{name}: {value}")
+    assert (answer.status, answer.body) == (200, DATA)
 
 
 async def test_head_and_other_methods(ui: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from interceptor import (
@@ -14,7 +16,7 @@ from interceptor import (
 )
 
 from .peer import ACCEPT, Answer, Peer, Recorder, close_frame, request
-from .wire import Line, error_of
+from .wire import Line, error_of, needs_ipv6
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
 
@@ -113,6 +115,40 @@ async def test_origin_that_may_not_connect(
     text = await judged(secure(*origins, allow_no_origin=allow_no_origin), "/", name, origin)
     assert "may not connect" in text
     assert "set Security(origins=[" in text
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("listen", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+async def test_no_other_program_can_be_at_localhost(listen: str, other: str) -> None:
+    """Else its pages would be taken for the host's own."""
+    async with Host(root="myapp", listen=(listen, 0)) as host:
+        port = host.address[1]
+        with pytest.raises(OSError, match="attempting to bind"):
+            taking(other, port)
+        name = f"localhost:{port}"
+        async with Peer.connect(host) as peer:
+            assert (await peer.ask(request("/", name, origin=f"http://{name}"))).status == 101
+    taking(other, port).close()
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("listen", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1")])
+async def test_where_another_program_is_at_localhost_its_pages_are_foreign(
+    listen: str, other: str, lines: list[Line]
+) -> None:
+    with taking(other, 0) as taken:
+        port = taken.getsockname()[1]
+        async with Host(root="myapp", listen=(listen, port)) as host:
+            for name in (f"localhost:{port}", f"[::1]:{port}" if ":" in other else f"{other}:{port}"):
+                async with Peer.connect(host) as peer:
+                    assert (await peer.ask(request("/", name, origin=f"http://{name}"))).status == 403
+    (line,) = [line for line in lines if line["event"].startswith("another program has the port")]
+    assert (line["address"], line["port"]) == (other, port)
+
+
+def taking(host: str, port: int) -> socket.socket:
+    """Listen as another program."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 async def test_empty_origin_is_foreign() -> None:

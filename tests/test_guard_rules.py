@@ -109,7 +109,8 @@ def test_listening_on_all_addresses_each_literal_one_is_own(everywhere: tuple[st
     # A literal address in Host led here; one in Origin may be anybody's.
     for origin in ("http://192.168.0.7:4000", "http://203.0.113.66:4000", "http://evil.test:4000"):
         assert not lets_in(guard, origin)
-    assert lets_in(guard, "http://127.0.0.1:4000")
+    assert lets_in(guard, "http://127.0.0.1:4000") is ("::" not in everywhere or len(everywhere) == 2)
+    assert lets_in(guard, "http://[::1]:4000") is ("::" in everywhere)
     at_80 = made(hosts=everywhere, port=80)
     assert at_80.is_own("192.168.0.7")
     assert not at_80.is_own("evil.test")
@@ -138,6 +139,10 @@ def test_a_page_at_an_address_that_is_not_bound_is_anothers() -> None:
     assert not lets_in(made(), "http://[::1]:4000")
     assert lets_in(made(hosts=("::1",)), "http://[::1]:4000")
     assert not lets_in(made(hosts=("::1",)), "http://127.0.0.1:4000")
+    guard = Guard(Security(token=TOKEN), "myapp")
+    guard.bind(("127.0.0.1",), 4000, localhost=False)
+    assert not lets_in(guard, "http://localhost:4000")
+    assert guard.is_own("localhost:4000")
 
 
 @pytest.mark.parametrize("authority", ["127.0.0.1:4000", "localhost:4000", "myapp:4000", "myapp"])

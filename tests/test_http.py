@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -245,6 +247,7 @@ ANSWERS: list[tuple[Callable[[HTTPRequest], object], int, bytes, str | None]] = 
     (lambda e: e.respond("x", 299, headers={"Content-Type": "a/b"}), 299, b"x", "a/b"),
     (lambda e: e.respond(), 200, b"", None),
     (lambda e: e.respond("", 302, headers=[("Location", "/x")]), 302, b"", None),
+    (lambda e: e.respond("x", mime=" text/css "), 200, b"x", "text/css"),
     (lambda e: None, 404, b"nobody here answers this URL\n", "text/plain; charset=utf-8"),
     (lambda e: e, 404, b"nobody here answers this URL\n", "text/plain; charset=utf-8"),
     (lambda e: [*e.message()[:3], 1, *e.message()[4:]], 200, b"", None),
@@ -267,6 +270,24 @@ async def test_answer(which: int, is_async: bool) -> None:
     assert (answer.status, answer.body, answer.headers.get("content-type")) == (status, body, mime)
 
 
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_answers_are_kept_from_pages_of_others_unless_the_program_says_otherwise(proxied: bool) -> None:
+    """A page may include scripts of any name, and frame any page, without the host's being able to tell."""
+    policies = {"Cross-Origin-Resource-Policy": "cross-origin", "Content-Security-Policy": "default-src *"}
+    for security, fields, expected in (
+        (Security(), {}, ("same-origin", "frame-ancestors 'self'")),
+        (Security(), policies, ("cross-origin", "default-src *")),
+        (Security(origins=["*"]), {}, (None, None)),
+    ):
+        host = Host(ROWS, root="myapp", security=security)
+        host.on("HTTPRequest")(partial(HTTPRequest.respond, body="x", headers=fields))
+        async with host:
+            path = "http://gate/" if proxied else "/"
+            answer = await one(host, ask(path, "gate" if proxied else Peer.authority(host)))
+        names = ("cross-origin-resource-policy", "content-security-policy")
+        assert tuple(answer.headers.get(name) for name in names) == expected
+
+
 UPGRADE = WebSocketUpgrade(object="h", id="0" * 15, url="u", headers="", type="auto")
 WRONG: list[tuple[Callable[[HTTPRequest], object], str]] = [
     (lambda e: "<p>", "the callback returned str"),
@@ -282,6 +303,11 @@ WRONG: list[tuple[Callable[[HTTPRequest], object], str]] = [
     (lambda e: e.respond(headers={"transfer-encoding": "chunked"}), "which the host writes itself"),
     (lambda e: e.model_copy(update={"handle": 1, "status_text": "a\r\nb"}), "one line of ASCII"),
     (lambda e: e.respond("x", mime="text/html\r\nX: y"), "control character"),
+    (lambda e: e.respond("x", mime="text/plä"), "the value of Content-Type is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: caf\xe9"}), "the value of X is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: a\x85b"}), "is not ASCII"),
+    (lambda e: e.model_copy(update={"handle": 1, "headers": "X: \ud800"}), "is not ASCII"),
+    (lambda e: e.respond("ab\ud800c"), "half a surrogate pair at 2, '\\ud800'"),
 ]  # fmt: skip
 
 
@@ -298,7 +324,15 @@ async def test_an_answer_that_is_not_valid_is_500_and_logged(which: int, lines: 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"status": 99}, {"status": True}, {"body": 1}, {"headers": {"a b": "c"}}, {"headers": "x"}]
+    "wrong",
+    [
+        {"status": 99},
+        {"status": True},
+        {"body": 1},
+        {"headers": {"a b": "c"}},
+        {"headers": {"a": "é"}},
+        {"headers": "x"},
+    ],
 )
 async def test_respond_refuses_at_once(wrong: dict[str, object]) -> None:
     event = HTTPRequest(object="h", url="http://myapp/")
@@ -394,6 +428,80 @@ async def test_a_body_over_the_limit_is_413(chunked: bool) -> None:
         assert (await one(host, ask("/", method="POST", body=b"x" * 10))).status == 200
 
 
+@pytest.mark.parametrize("by_stream", [False, True])
+async def test_bodies_are_bounded_in_all_and_not_kept_for_clients_that_left(by_stream: bool) -> None:
+    """The program does not take what waits; four of the largest bodies have room."""
+    host = Host(ROWS, root="myapp", limits=Limits(body=1000))
+    called: list[str] = []
+    if not by_stream:
+        host.on("HTTPRequest")(lambda event: called.append(event.url))
+
+    def waiting() -> int:
+        crossing = host._dispatcher.crossing
+        return len(host._dispatcher.outbox._waiting) if crossing is None else len(crossing)
+
+    async with AsyncExitStack() as stack:
+        if by_stream:
+            await stack.enter_async_context(host)
+            stack.push_async_callback(host.events().aclose)
+        else:
+            stack.enter_context(host.in_thread(dq=True))
+        full = ask("/kept", "myapp", origin(host), method="POST", body=b"x" * 1000)
+        peers = [await stack.enter_async_context(Peer.connect(host)) for _ in range(4)]
+        for peer in peers:
+            await peer.send(full)
+        await until(lambda: waiting() == 4)
+        refused = await one(host, full)
+        assert refused.status == 503
+        assert b"4000 bytes of bodies" in refused.body
+        for peer in peers:
+            peer.reset()
+        await until(lambda: waiting() == 0)
+        again = await stack.enter_async_context(Peer.connect(host))
+        await again.send(full.replace(b"/kept", b"/again"))
+        await until(lambda: waiting() == 1)
+        if not by_stream:
+            await asyncio.to_thread(host.dq, 0)
+            assert called == ["http://myapp/again"]
+            assert (await again.answer()).status == 404
+
+
+async def test_a_request_that_got_504_is_not_kept_for_the_program(lines: list[Line]) -> None:
+    host = Host(ROWS, root="myapp", timeouts=Timeouts(answer=0.05), limits=Limits(pending=1))
+    called: list[str] = []
+    host.on("HTTPRequest")(lambda event: called.append(event.url))
+    with host.in_thread(dq=True):
+        for _ in range(3):  # Each has the one place among those that wait.
+            assert (await one(host, ask("/"))).status == 504
+        assert await asyncio.to_thread(host.dq, 0) is None
+    assert called == []
+
+
+async def test_bodies_that_come_before_the_first_dq_are_bounded(lines: list[Line]) -> None:
+    host = Host(ROWS, root="myapp", limits=Limits(read_buffer=10_000))
+    with host.in_thread():
+        for size in (20_000, 5_000):
+            answer = await one(host, ask(f"/{size}", "myapp", origin(host), method="POST", body=b"x" * size))
+            assert answer.status == 404
+        assert await asyncio.to_thread(host.dq, 0) is None
+    (line,) = [line for line in lines if line["event"].startswith("events came before the first dq()")]
+    assert line["count"] == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_program_without_the_token_sends_no_body(method: str) -> None:
+    async with host_of() as host:
+        chunked = ask("/", "myapp", "Transfer-Encoding: chunked", method=method) + b"1\r\na\r\n0\r\n\r\n"
+        for head in (ask("/", method=method, body=b"x"), chunked):
+            answer = await one(host, head)
+            assert answer.status == 403
+            if method == "GET":
+                assert b"needs the token" in answer.body
+        assert (await one(host, ask("/", "myapp", "Content-Length: 0"))).status == 200
+        for target, extra in ((Peer.with_token(host), ()), ("/", (origin(host),))):
+            assert (await one(host, ask(target, "myapp", *extra, body=b"x"))).status == 200
+
+
 async def test_a_body_that_does_not_come_is_408() -> None:
     security, timeouts = Security(allow_no_origin=True), Timeouts(answer=0.05)
     async with host_of(security=security, timeouts=timeouts) as host:
@@ -402,11 +510,35 @@ async def test_a_body_that_does_not_come_is_408() -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [("Content-Length: x",), ("Content-Length: 1", "Content-Length: 2"), ("Transfer-Encoding: gzip",)],
+    [
+        ("Content-Length: x",),
+        ("Content-Length: 1", "Content-Length: 2"),
+        ("Content-Length: 1, 1",),
+        ("Content-Length: +1",),
+        ("Content-Length: " + "9" * 30,),
+        ("Transfer-Encoding: gzip",),
+    ],
 )
 async def test_malformed(extra: tuple[str, ...]) -> None:
     async with host_of(security=Security(allow_no_origin=True)) as host:
         assert (await one(host, ask("/", "myapp", *extra, method="POST"))).status in (400, 501)
+
+
+@pytest.mark.parametrize("fields", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("name", ["myapp", "{own}"])
+async def test_a_body_of_two_lengths_is_refused_and_the_connection_ends(
+    fields: tuple[int, int], name: str
+) -> None:
+    """A proxy before the host may end the request elsewhere, and take the rest for somebody else's."""
+    both = ("Content-Length: 4", "Transfer-Encoding: chunked")
+    async with host_of() as host:
+        name = name.format(own=Peer.authority(host))
+        for method in ("GET", "POST"):
+            async with Peer.connect(host) as peer:
+                head = ask("/", name, *(both[field] for field in fields), origin(host), method=method)
+                answer = await peer.ask(head + b"0\r\n\r\n" + ask("/smuggled"))
+                assert (answer.status, answer.headers["connection"]) == (400, "close")
+                assert await peer.rest() == b""
 
 
 async def test_http_1_0_is_refused() -> None:

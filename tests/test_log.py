@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from interceptor import Host, Mode, Security, WebSocketError, WebSocketUpgrade
-from interceptor.log import get_logger
+from interceptor.log import Seldom, get_logger
 from tests.peer import Peer, Recorder, close_frame, frame, request
 
 ID, URL = "0123456789abcde", "ws://myapp/chat"
@@ -210,6 +210,86 @@ async def test_a_refused_request_is_told_with_its_socket_and_without_secrets(
     assert [(line["level"], line["id"]) for line in failures] == [("warning", error.id)]
     assert failures[0]["url"].startswith("ws://")
     assert_no_secret(configured, error.text, answer.head, answer.body)
+
+
+def test_what_strangers_can_cause_again_and_again_is_told_seldom(configured: list[Line]) -> None:
+    now = 0.0
+    seldom = Seldom(lambda: now)
+    for number in range(100):
+        seldom.warning("refused", url="x" * 1000, number=number)
+        seldom.warning("odd", why="other")
+    assert [line["number"] for line in configured if line["event"] == "refused"] == [*range(20)]
+    assert configured[0]["url"] == "x" * 200 + "..."
+    assert not any("left_out" in line for line in configured)
+    configured.clear()
+    for _ in range(3):
+        now += 1
+        for number in range(5):
+            seldom.warning("refused", number=number)
+    told = [(line["number"], line["left_out"], line["level"]) for line in configured]
+    assert told == [(0, 80, "warning"), (0, 4, "warning"), (0, 4, "warning")]
+    now += 3600
+    configured.clear()
+    for number in range(30):
+        seldom.warning("refused", number=number)
+    assert [line["number"] for line in configured] == [*range(20)]
+
+
+async def test_a_page_that_is_refused_hundreds_of_times_is_told_of_seldom(configured: list[Line]) -> None:
+    rules = [("ws://myapp/*", 1), ("http://myapp/*", 1)]
+    async with Host(rules, root="myapp") as host, Peer.connect(host) as peer:
+        own = Peer.authority(host)
+        page = f"GET /{'x' * 9000} HTTP/1.1\r\nHost: {own}\r\n"
+        for head in (
+            page + "Sec-Fetch-Site: cross-site\r\n\r\n",
+            page.replace(own, "rebound.test") + "\r\n",
+            request("/" + "x" * 9000, own, origin="http://evil.test").decode(),
+        ):
+            configured.clear()
+            for _ in range(200):
+                async with Peer.connect(host) as peer:
+                    assert (await peer.ask(head.encode())).status in (403, 421)
+            warned = [line for line in configured if line["level"] == "warning"]
+            assert 20 <= len(warned) < 100
+            assert all(len(line["url"]) < 250 for line in warned)
+
+
+SPOILED = [
+    "/?token=@auto",
+    "/auto?x=1?token=@",
+    "/auto?token=@#x",
+    "/auto?Token=@",
+    "/auto?a;token=@",
+    "/@",
+    "/auto%3Ftoken=@",
+    "/auto?token%3D@",
+    "/auto?token=@&a=@",
+    "/.interceptor/ws/gate/in?a=@",
+]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("target", SPOILED)
+async def test_the_token_in_a_url_that_was_put_together_wrongly(
+    target: str, proxied: bool, encoded: bool, configured: list[Line]
+) -> None:
+    token = TOKEN.replace("S", "%53").replace("-", "%2d") if encoded else TOKEN
+    target = ("http://myapp" if proxied else "") + target.replace("@", token)
+    for origin, at in ((None, "myapp"), ("http://myapp", "myapp"), ("http://evil.test", "rebound.test")):
+        host = Host([("*://myapp/*", 1), ("ws://gate/*", 1)], root="myapp", security=Security(token=TOKEN))
+        seen = Recorder(host)
+        async with host:
+            for head in (
+                request(target, at, origin=origin),
+                f"GET {target} HTTP/1.1\r\nHost: {at}\r\n\r\n".encode(),
+            ):
+                async with Peer.connect(host) as peer:
+                    answer = await peer.ask(head)
+                assert b"ECRET" not in answer.head + answer.body
+        assert "ECRET" not in repr([event.message() for event in seen.events])
+    assert configured
+    assert "ECRET" not in repr(configured)
 
 
 @pytest.mark.parametrize("head", STRANGE_HEADS)

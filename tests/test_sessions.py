@@ -135,7 +135,8 @@ async def test_end_all_knows_every_state() -> None:
 async def test_failures_that_nobody_hears_are_bounded() -> None:
     """A page that is refused again and again, before a program that is slow to hear of it."""
     go = asyncio.Event()
-    host = Host(limits=Limits(pending=5))
+    host = make_host(limits=Limits(pending=5))
+    seen = Recorder(host)
     told: list[WebSocketError] = []
 
     @host.on("WebSocketError")
@@ -149,6 +150,36 @@ async def test_failures_that_nobody_hears_are_bounded() -> None:
             async with Peer.connect(host) as peer:
                 head = request("/", Peer.authority(host), origin="http://evil.test")
                 statuses.append((await peer.ask(head)).status)
-        assert statuses == [403] * 5 + [503] * 3
+        assert statuses == [403] * 8
+        # Whoever may connect does.
+        async with opened(host, seen):
+            pass
         go.set()
-    assert len(told) == 5
+    assert len([event for event in told if "may not connect" in event.text]) == 5
+
+
+async def test_failures_of_those_let_in_are_bounded_apart() -> None:
+    """They leave before the program has answered, and it hears of it late."""
+    go = asyncio.Event()
+    host = make_host(limits=Limits(pending=5))
+    seen, told = Recorder(host), 0
+
+    @host.on("WebSocketError")
+    async def slow(event: WebSocketError) -> None:
+        nonlocal told
+        await go.wait()
+        told += 1
+
+    async with host:
+        for count in range(1, 6):
+            async with Peer.connect(host) as peer:
+                await peer.send(ask(host, "/manual"))
+                await seen.wait_for(WebSocketUpgrade, count)
+            await seen.wait_for(WebSocketError, count)
+        for path in ("/manual", "/auto"):
+            async with Peer.connect(host) as peer:
+                answer = await peer.ask(ask(host, path))
+                assert answer.status == 503
+                assert b"not told yet" in answer.body
+        go.set()
+    assert told == 7

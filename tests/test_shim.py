@@ -6,6 +6,7 @@ one: the two must not differ in anything but the URL.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ from .engines import Window
 from .engines.chromium import chromium
 from .engines.firefox import firefox
 from .pages import Site
-from .peer import Peer, Recorder
+from .peer import PATIENCE, Peer, Recorder
 from .test_http import ask, one
 
 HERE = Path(__file__).parent
@@ -333,7 +334,7 @@ async def test_frames_of_the_host_have_it_and_empty_ones_do_not(
         assert await windows[engine].run(FRAME, "about:blank") == "error"
 
 
-OTHER_PORT = """async ([page, pixel, script]) => {
+OTHER_PORT = """async ([page, pixel, script, frame]) => {
     const load = (tag, src) => new Promise(resolve => {
         const element = document.createElement(tag);
         element.onload = () => resolve("loaded");
@@ -343,7 +344,8 @@ OTHER_PORT = """async ([page, pixel, script]) => {
     });
     const options = {method: "POST", mode: "no-cors", credentials: "include"};
     const post = await fetch(page, options).then(() => "sent", () => "sent");
-    return [await load("img", pixel), await load("script", script), post];
+    // A frame tells its page when it is done, not whether it was refused.
+    return [await load("img", pixel), await load("script", script), post, await load("iframe", frame)];
 }"""
 
 
@@ -363,9 +365,39 @@ async def test_a_page_of_another_port_has_the_cookie_and_yet_nothing(
         await windows[engine].open(host.http_url("/"))  # Gets the cookie.
         asked.clear()
         await windows[engine].open(site.origin)
-        urls = [host.http_url(path) for path in ("/do", "/pixel", "/.interceptor/shim.js")]
-        assert await windows[engine].run(OTHER_PORT, urls) == ["error", "error", "sent"]
+        for known in (False, True):  # The token is nothing to a page that knows it.
+            urls = [
+                host.http_url(path, token=known)
+                for path in ("/do", "/pixel", "/.interceptor/shim.js", "/framed")
+            ]
+            assert await windows[engine].run(OTHER_PORT, urls) == ["error", "error", "sent", "loaded"]
         spelled = host.ws_url("ws://gate.test:81/x", token=False)
         code, _ = cast(list[object], await windows[engine].run(CONNECT, ["WebSocket", spelled]))
         assert code == 1006
         assert not [url for url in asked if not url.endswith("/favicon.ico")]
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_link_of_another_site_leads_here_with_the_token(
+    windows: dict[str, Window], ui: Path, engine: str
+) -> None:
+    (ui / "sub").mkdir()
+    (ui / "sub" / "index.html").write_text("<script src=../first.js></script>")
+    window = windows[engine]
+    async with Host(ROWS, root="myapp", ui=ui) as host, Site.open() as site:
+        seen = Recorder(host)
+        for path in ("/index.html", "/sub?x=1"):
+            await window.open(site.origin)
+            url = host.http_url(path, token=True).replace("127.0.0.1", "localhost")
+            await window.run("url => { location.href = url; }", url)
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    try:
+                        if await window.run("() => typeof First === 'function'"):
+                            break
+                    except Exception:  # The page that was asked is gone.
+                        await asyncio.sleep(0.05)
+            code, _ = cast(list[object], await window.run(CONNECT, ["WebSocket", "ws://myapp/linked"]))
+            assert code == 1005
+        assert len(seen.of(WebSocketUpgrade)) == 2

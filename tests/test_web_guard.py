@@ -16,8 +16,11 @@ __all__ = ["quiet_loop"]
 
 ROWS = [("*://myapp/*", 1), ("*://gate/*", 1), ("http://*.wild.test/*", 1), ("http://*/any", 1)]
 ALLOWED, REFUSED = 200, 403
+NAVIGATION = ("Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
 
-WHO = [
+Row = tuple[str, str, tuple[str, ...], *tuple[int, ...]]
+WHO: list[Row] = [
+    # What is asked how, by whom; whether without the token; and with it, where that is not as without.
     # Pages of the host's own, as browsers send them.
     ("GET", "{own}", (), ALLOWED),
     ("GET", "{own}", ("Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate"), ALLOWED),
@@ -36,36 +39,44 @@ WHO = [
     ("GET", "{own}", ("Origin: http://evil.example",), REFUSED),
     ("OPTIONS", "{own}", ("Origin: http://evil.example", "Access-Control-Request-Method: PUT"), REFUSED),
     ("GET", "{own}", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"), REFUSED),
-    ("GET", "{own}", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"), REFUSED),
+    ("GET", "{own}", ("Sec-Fetch-Site: cross-site", *NAVIGATION), REFUSED, ALLOWED),
+    ("GET", "{own}", ("Sec-Fetch-Site: same-site", *NAVIGATION, "Cookie: {cookie}"), REFUSED, ALLOWED),
+    ("GET", "{own}", ("Sec-Fetch-Site: same-site", NAVIGATION[0], "Sec-Fetch-Dest: iframe"), REFUSED),
+    ("GET", "{own}", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", NAVIGATION[1]), REFUSED),
+    ("POST", "{own}", ("Sec-Fetch-Site: cross-site", *NAVIGATION), REFUSED),
+    ("POST", "{own}", ("Origin: http://evil.example", "Sec-Fetch-Site: cross-site", *NAVIGATION), REFUSED),
+    ("GET", "{own}", ("Origin: http://127.0.0.1:1", "Sec-Fetch-Site: same-site", *NAVIGATION), REFUSED),
     ("GET", "{own}", ("Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: script"), REFUSED),
     ("GET", "{own}", ("Sec-Fetch-Site: same-site", "Cookie: {cookie}"), REFUSED),
     ("POST", "{own}", ("Origin: http://127.0.0.1:1", "Cookie: {cookie}"), REFUSED),
     # A name that a stranger had resolved to this machine (DNS rebinding).
-    ("GET", "evil.example", (), REFUSED),
-    ("GET", "evil.example:{port}", ("Sec-Fetch-Site: same-origin",), REFUSED),
-    ("POST", "evil.example", ("Origin: http://evil.example",), REFUSED),
+    ("GET", "evil.example", (), REFUSED, ALLOWED),
+    ("GET", "evil.example:{port}", ("Sec-Fetch-Site: same-origin",), REFUSED, ALLOWED),
+    ("POST", "evil.example", ("Origin: http://evil.example",), REFUSED, ALLOWED),
     # Programs.
-    ("POST", "{own}", (), REFUSED),
-    ("DELETE", "{own}", (), REFUSED),
+    ("POST", "{own}", (), REFUSED, ALLOWED),
+    ("POST", "{own}", ("Cookie: {cookie}",), REFUSED, ALLOWED),
+    ("DELETE", "{own}", (), REFUSED, ALLOWED),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "name", "extra", "status"), WHO)
-async def test_who(method: str, name: str, extra: tuple[str, ...], status: int) -> None:
+@pytest.mark.parametrize("row", WHO)
+async def test_who(row: Row) -> None:
+    (method, name, extra), status = row[:3], row[3:][0]
     async with host_of(ROWS) as host:
         token = host.ws_url("/").partition("token=")[2]
         values = {
             "own": Peer.authority(host),
             "port": host.address[1],
-            "cookie": f"interceptor_token_{host.address[1]}={token}",
+            "cookie": host._guard.cookie.partition(";")[0],
         }
         fields = [field.format(**values) for field in extra]
         answer = await one(host, ask("/any", name.format(**values), *fields, method=method))
         assert answer.status == status
-        # The token in the URL lets in whoever has it, and the program never sees it.
+        # The token lets in programs, and links; a page of others that knows it is let in no more than before.
         target = f"/any?token={token}"
         answer = await one(host, ask(target, name.format(**values), *fields, method=method))
-        assert answer.status == 200
+        assert answer.status == row[-1]
         assert token.encode() not in answer.body
 
 
@@ -106,7 +117,7 @@ async def cookie_of(host: Host) -> str:
     answer = await one(host, ask("/", Peer.authority(host)))
     name_value, *attributes = answer.headers["set-cookie"].split("; ")
     assert sorted(attributes) == ["HttpOnly", "Path=/.interceptor/", "SameSite=Strict"]
-    assert name_value.startswith(f"interceptor_token_{host.address[1]}=")
+    assert name_value.startswith(f"interceptor_page_{host.address[1]}=")
     return name_value
 
 
@@ -119,6 +130,43 @@ async def test_a_page_gets_the_cookie_and_nothing_else_does(ui: Path) -> None:
         assert "set-cookie" not in (await one(host, ask("http://myapp/", "myapp"))).headers
         assert "set-cookie" not in (await one(host, ask("/", own, "Sec-Fetch-Site: cross-site"))).headers
         assert (await one(host, ask("/", own))).headers["cross-origin-resource-policy"] == "same-origin"
+
+
+async def test_the_cookie_is_not_the_token_and_no_secret_of_programs(ui: Path) -> None:
+    """Whoever asks for a page is given it, and servers of other ports are sent it."""
+    security = Security(allow_no_origin=False)
+    async with Host([("*", 1)], root="myapp", ui=ui, security=security) as host:
+        cookie, own = await cookie_of(host), Peer.authority(host)
+        secret = cookie.partition("=")[2]
+        assert host.ws_url("/").partition("token=")[2] not in (await one(host, ask("/", own))).head.decode()
+        for target, extra in (
+            ("/", f"Cookie: {cookie}\r\n"),
+            ("/", f"Cookie: interceptor_token={secret}\r\n"),
+            ("/", f"Sec-WebSocket-Protocol: interceptor.token.{secret}\r\n"),
+            (f"/?token={secret}", ""),
+            (SPELLED, f"Cookie: {cookie}\r\n"),
+            (f"{SPELLED}?token={secret}", ""),
+        ):
+            assert (await one(host, request(target, own, extra=extra))).status == 403
+        for path in ("/", "/.interceptor/proxy.pac", "/.interceptor/shim.js"):
+            asked = ask(f"{path}?token={secret}", own, "Sec-Fetch-Site: same-site", *NAVIGATION)
+            assert (await one(host, asked)).status == 403
+
+
+async def test_the_cookie_is_nothing_to_programs_where_they_need_no_token(ui: Path) -> None:
+    async with Host([("*", 1)], root="myapp", ui=ui, security=Security(allow_no_origin=True)) as host:
+        extra = f"Cookie: {await cookie_of(host)}\r\n"
+        assert (await one(host, request(SPELLED, Peer.authority(host), extra=extra))).status == 403
+
+
+async def test_a_cookie_of_the_same_name_from_another_port_hides_nothing(ui: Path) -> None:
+    """Browsers send the one of the longer path first, and any port can set that."""
+    async with Host([("ws://gate/*", 1)], root="myapp", ui=ui) as host:
+        own, cookie = Peer.authority(host), await cookie_of(host)
+        tossed = f"Cookie: {cookie.partition('=')[0]}=x; {cookie}"
+        head = request(SPELLED, own, origin=f"http://{own}", extra=f"{tossed}\r\n")
+        assert (await one(host, head)).status == 101
+        assert (await one(host, ask("/.interceptor/shim.js", own, tossed))).status == 200
 
 
 SPELLED = "/.interceptor/ws/gate/in"
@@ -160,9 +208,11 @@ async def test_scripts_of_the_host_are_for_its_pages_only(ui: Path, path: str) -
     async with Host([("ws://gate/*", 1)], root="myapp", ui=ui) as host:
         own, cookie = Peer.authority(host), f"Cookie: {await cookie_of(host)}"
         token = host.pac_url.partition("token=")[2]
+        given = 200 if path.endswith(".js") else 403
         for fields, status in (
-            ([cookie, "Sec-Fetch-Site: same-origin"], 200),
-            ([cookie], 200),
+            ([cookie, "Sec-Fetch-Site: same-origin"], given),
+            ([cookie], given),
+            ([cookie, "Origin: http://127.0.0.1:1"], 403),
             ([cookie, "Sec-Fetch-Site: same-site"], 403),
             ([cookie, "Sec-Fetch-Site: cross-site"], 403),
             ([], 403),
@@ -173,6 +223,8 @@ async def test_scripts_of_the_host_are_for_its_pages_only(ui: Path, path: str) -
         answer = await one(host, ask(f"{path}?token={token}", own))
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert token.encode() not in answer.body
+        for field in ("Sec-Fetch-Site: same-site", "Origin: http://127.0.0.1:1"):
+            assert (await one(host, ask(f"{path}?token={token}", own, field))).status == 403
 
 
 async def test_http_url_with_the_token() -> None:

@@ -89,7 +89,19 @@ class Crossing:
                     loop.call_soon_threadsafe(settle, result)
 
         self.enter(job)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.withdraw(job)
+            raise
+
+    def withdraw(self, job: Callable[[], object]) -> bool:
+        """Take a job back, and tell whether it had not begun."""
+        try:
+            self._jobs.remove(job)  # type: ignore[arg-type]  # what `call` enters gives out nothing
+        except ValueError:
+            return False
+        return True
 
     def is_there(self) -> bool:
         """Whether the program's thread takes calls: `post` is asked, also where a wake-up is under way.

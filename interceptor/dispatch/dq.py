@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from sys import getsizeof
 
 from .. import log
-from ..events import Event, WebSocketReceive
+from ..events import Event, HTTPRequest, WebSocketReceive
 from ..exceptions import InvalidState
 from .crossing import Crossing
 from .thread import PATIENCE_SLICE
@@ -26,6 +26,8 @@ def cost(event: Event) -> int:
     """Return how many bytes an event is counted for while it waits."""
     if isinstance(event, WebSocketReceive):
         return EVENT_COST + getsizeof(event.data)
+    if isinstance(event, HTTPRequest):
+        return EVENT_COST + getsizeof(event.body)
     return EVENT_COST
 
 

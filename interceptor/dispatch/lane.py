@@ -14,7 +14,7 @@ from .. import log
 from ..events import Event, WebSocketClose, WebSocketError, WebSocketUpgrade
 from ..exceptions import InvalidHandler
 from ..stream import Then
-from .crossing import Crossing
+from .crossing import Crossing, Job
 from .dispatcher import Dispatcher
 from .dq import cost
 from .handlers import Callback, Handler, first, handler_name
@@ -49,6 +49,7 @@ class Lane:
         "_crossed_size",
         "_current",
         "_dispatcher",
+        "_entered",
         "_held",
         "_high",
         "_hold",
@@ -78,6 +79,7 @@ class Lane:
         self._working = False
         self._skipped = 0
         self._current: Event | None = None
+        self._entered: Job | None = None
         self.task: asyncio.Task[None] | None = None
 
     def put(self, event: Event, then: Then | None = None) -> None:
@@ -138,6 +140,22 @@ class Lane:
             log.get_logger(id=self.id, url=self.url).debug("callback cancelled", why=why)
             self._skipped += 1
             task.cancel(why)
+
+    def withdraw(self) -> bool:
+        """Take back the event that waits for the program's thread, or for the stream: nobody asks any more.
+
+        Returns:
+            Whether it was taken back; what follows it is not called then. False if the program has it.
+        """
+        job, crossing = self._entered, self._dispatcher.crossing
+        if job is not None and crossing is not None and crossing.withdraw(job):
+            self._entered = None
+            self._dispatcher.finished(self)
+        elif not self._dispatcher.outbox.withdraw(self):
+            return False
+        self._working = False
+        self._go_on()
+        return True
 
     def taken(self, event: Event, then: Then | None) -> None:
         """Go on after the stream gave out an event."""
@@ -210,11 +228,13 @@ class Lane:
                 then(None)
             return True
         self._dispatcher.started(self)
-        crossing.enter(partial(self._cross, crossing, event, then, False))
+        self._entered = partial(self._cross, crossing, event, then, False)
+        crossing.enter(self._entered)
         return False
 
     def _cross(self, crossing: Crossing, event: Event, then: Then | None, kept: bool) -> Event | None:
         """Run the callbacks of an event; return it if it has none and `dq()` is to have it."""
+        self._entered = None
         dispatcher, kind = self._dispatcher, event.__class__
         callbacks = () if crossing.discarding else dispatcher.callbacks[kind]
         if callbacks and not dispatcher.is_plain(kind):  # Since a moment ago.

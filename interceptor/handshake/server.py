@@ -38,6 +38,7 @@ __all__ = [
     "Offer",
     "Request",
     "accept",
+    "check_body",
     "check_request",
     "choose_extensions",
     "final_answer",
@@ -56,6 +57,7 @@ STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/1\.1)?")
 END_OF_HEAD = re.compile(r"\n\r?\n")
+LENGTH = re.compile(r"[0-9]{1,19}")
 LONE_LF = re.compile(rb"(?<!\r)\n")
 ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length")
 """Fields that a request must not repeat."""
@@ -226,6 +228,20 @@ def check_request(request: Request) -> None:
     for name in ONCE:
         if len(request.values(name)) > 1:
             raise HandshakeFailure(400, f"the request has more than one {name} field")
+
+
+def check_body(request: Request) -> None:
+    """Check that nobody could read another length of the body than we do (RFC 9112 section 6.1).
+
+    Raises:
+        HandshakeFailure: 400.
+    """
+    length = request.value("content-length")
+    if length is not None and not LENGTH.fullmatch(length):
+        raise HandshakeFailure(400, "Content-Length is no number")
+    if length is not None and request.values("transfer-encoding"):
+        # Who stands between may have read another body, with another request in it (request smuggling).
+        raise HandshakeFailure(400, "the request has Content-Length and Transfer-Encoding")
 
 
 def _read_request_line(line: str) -> tuple[str, str, tuple[int, int]]:

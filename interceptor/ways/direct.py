@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import Request
 from ..patterns import URL
@@ -69,8 +68,12 @@ class Direct:
             return None
         rule = self._reception.rule_for(asked.url)
         if rule is None:
-            log.get_logger(url=asked.url).warning(
-                "refused: no rule intercepts this URL", status=404, root=self._home.table.root, remedy=REMEDY
+            self._home.complaints.warning(
+                "refused: no rule intercepts this URL",
+                url=asked.url,
+                status=404,
+                root=self._home.table.root,
+                remedy=REMEDY,
             )
             raise HandshakeFailure(404, "no rule of this host intercepts this URL")
         return self._reception.begin(asked, rule, wire)
@@ -98,9 +101,8 @@ class Direct:
     def _read(self, request: Request, scheme: str) -> Asked:
         """Find the URL that is meant."""
         host = one_host(request)
-        target, token = self._guard.take_token(request.target)
-        if token:
-            request = with_target(request, target)
+        target, token = self._guard.read_target(request.target)
+        request = with_target(request, target)
         if target.startswith(SPELLED_OUT):
             url = _spelled_out(target.removeprefix(SPELLED_OUT))
             self._check_host(make_url(scheme, host, "/"))
@@ -117,8 +119,8 @@ class Direct:
         authority = url.split("/")[2]
         if authority == self._home.table.root or self._home.table.could_match(authority):
             return url
-        log.get_logger(url=url).warning(
-            "refused: no rule has this host, and it is not the host's own", status=421
+        self._home.complaints.warning(
+            "refused: no rule has this host, and it is not the host's own", url=url, status=421
         )
         raise HandshakeFailure(
             421, "this host does not answer for the name in the Host field; no rule has it"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import mimetypes
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
+from .. import log
 from ..exceptions import HandshakeFailure, InvalidArgument, InvalidState, UnsupportedType
 from ..handshake import Request
 from ..patterns import URL
@@ -30,6 +33,11 @@ Fit = Callable[[bytes], bytes]
 INDEX = "index.html"
 PIECE = 64 * 1024
 LONGEST_NAME = 255
+
+READ = os.O_RDONLY
+for _name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NOINHERIT", "O_NONBLOCK"):  # A pipe does not wait.
+    READ |= getattr(os, _name, 0)
+FOLDER = READ | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
 
 DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*([.:].*)?", re.IGNORECASE)
 """Names that mean a device to Windows, in every folder and with any ending."""
@@ -53,6 +61,8 @@ TYPES = {
     ".woff2": "font/woff2",
 }
 """What Python's own table has not, or not in all versions. What the system says is not asked."""
+
+DATED = ("if-modified-since", "if-unmodified-since", "if-range")
 
 KEPT = ("Content-Type", "Content-Range", "Accept-Ranges", "ETag", "Last-Modified")
 
@@ -98,24 +108,26 @@ class Files:
         Raises:
             HandshakeFailure: 405, files are only read.
         """
-        path = "/" + url.split("/", 3)[3].partition("?")[0]
+        path, mark, query = ("/" + url.split("/", 3)[3]).partition("?")
         found = self._locate(path)
         if found is None:
             return None
         if request.method not in ("GET", "HEAD"):
             raise HandshakeFailure(405, "this page is read with GET", (("Allow", "GET, HEAD"),))
         if found.is_dir():
-            return self._folder(request, found, path, fit)
+            return self._folder(request, found, path, mark + query, fit)
         return self._send(request, found, fit)
 
-    def _folder(self, request: Request, found: Path, path: str, fit: Fit | None) -> Response | None:
+    def _folder(
+        self, request: Request, found: Path, path: str, query: str, fit: Fit | None
+    ) -> Response | None:
         index = self._inside(found / INDEX)
         if index is None or index.is_dir():
             return None
         if path.endswith("/"):
             return self._send(request, index, fit)
         # Else its relative links would lead elsewhere.
-        return Response(301, HTTPStatus(301).phrase, [("Location", f"{path}/")])
+        return Response(301, HTTPStatus(301).phrase, [("Location", f"{path}/{query}")])
 
     def _locate(self, path: str) -> Path | None:
         names = path.removeprefix("/").split("/")
@@ -149,12 +161,16 @@ class Files:
         if mime is None or encoding is not None:
             mime = "application/octet-stream"
         try:
+            file = self._open(path)
             sent = (
-                _send_page(request, path, mime, fit)
+                _send_page(request, file, mime, fit)
                 if mime == "text/html"
-                else _send_file(request, path, mime)
+                else _send_file(request, file, mime)
             )
-        except OSError:
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                log.get_logger().warning("a file cannot be opened: too many files and connections are open")
+                raise HandshakeFailure(503, "this host has too many open files; try again later") from exc
             return None  # Not ours to read, or gone meanwhile.
         fields = [(name, sent.headers[name]) for name in KEPT if name in sent.headers]
         fields += [
@@ -168,6 +184,23 @@ class Files:
         return Response(
             sent.status_code, HTTPStatus(sent.status_code).phrase, fields, body, sent.content_length
         )
+
+    def _open(self, path: Path) -> BinaryIO:
+        """Open a file that `_inside` found; what was put in its place since then is refused.
+
+        Raises:
+            OSError: it is no file any more, or a link leads to it.
+        """
+        by_name = os.open in os.supports_dir_fd
+        file = _open_below(self._root, path.relative_to(self._root).parts) if by_name else os.open(path, READ)
+        try:
+            status = os.fstat(file)
+            if not (stat.S_ISREG(status.st_mode) and (by_name or _is_at(path, status))):
+                raise FileNotFoundError(path)
+            return os.fdopen(file, "rb")
+        except BaseException:
+            os.close(file)
+            raise
 
 
 class _Body:
@@ -184,36 +217,67 @@ class _Body:
         self._sent.close()
 
 
-def _send_page(request: Request, path: Path, mime: str, fit: Fit | None) -> Sent:
+def _open_below(folder: Path, names: Sequence[str]) -> int:
+    """Open a file in a folder, or below, one name after the other, so that no link is ever followed.
+
+    Raises:
+        OSError: there is no such file, or there is a link among the names.
+    """
+    at = os.open(folder, FOLDER)
+    for step, name in enumerate(names, 1):
+        try:
+            below = os.open(name, FOLDER if step < len(names) else READ, dir_fd=at)
+        finally:
+            os.close(at)
+        at = below
+    return at
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    """Whether a file is still at a path without links; where names cannot be opened one after the other."""
+    return path.resolve(strict=True) == path and os.path.samestat(status, path.stat())
+
+
+def _send_page(request: Request, file: BinaryIO, mime: str, fit: Fit | None) -> Sent:
     """Send HTML, which may be changed on its way, so that its size and time say nothing of it."""
-    page = path.read_bytes()
+    with file:
+        page = file.read()
     if fit is not None:
         page = fit(page)
-    return _conditional(request, io.BytesIO(page), mime, hashlib.sha256(page).hexdigest()[:32])
+    sent = _sent(io.BytesIO(page), mime, len(page), hashlib.sha256(page).hexdigest()[:32])
+    return _conditional(request, sent, len(page))
 
 
-def _send_file(request: Request, path: Path, mime: str) -> Sent:
-    return _conditional(request, path, mime, True)
+def _send_file(request: Request, file: BinaryIO, mime: str) -> Sent:
+    status = os.fstat(file.fileno())
+    sent = _sent(file, mime, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+    sent.last_modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    return _conditional(request, sent, status.st_size)
 
 
-def _conditional(request: Request, what: Path | io.BytesIO, mime: str, etag: str | bool) -> Sent:
+def _sent(file: IO[bytes], mime: str, size: int, etag: str) -> Sent:
+    from werkzeug.wrappers import Response
+    from werkzeug.wsgi import FileWrapper
+
+    sent = Response(FileWrapper(file, PIECE), mimetype=mime, direct_passthrough=True)
+    sent.content_length = size
+    sent.set_etag(etag)
+    return sent
+
+
+def _conditional(request: Request, sent: Sent, size: int) -> Sent:
     from werkzeug.exceptions import RequestedRangeNotSatisfiable
-    from werkzeug.utils import send_file
 
     try:
-        return send_file(what, _environ(request), mimetype=mime, etag=etag)
+        return sent.make_conditional(_environ(request), accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable as exc:
+        sent.close()
         return exc.get_response()
 
 
 def _environ(request: Request) -> dict[str, object]:
     """Return what a file depends on, as WSGI has it (PEP 3333)."""
-    from werkzeug.wsgi import FileWrapper
-
-    environ: dict[str, object] = {
-        "REQUEST_METHOD": request.method,
-        "wsgi.file_wrapper": lambda file, _: FileWrapper(file, PIECE),
-    }
+    environ: dict[str, object] = {"REQUEST_METHOD": request.method}
     for name in (
         "if-match",
         "if-none-match",
@@ -222,11 +286,23 @@ def _environ(request: Request) -> dict[str, object]:
         "if-range",
         "range",
     ):
-        if values := request.values(name):
-            environ[f"HTTP_{name.upper().replace('-', '_')}"] = ", ".join(values)
+        value = ", ".join(request.values(name))
+        if value and (name not in DATED or _can_be_date(value)):
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     if not ONE_RANGE.fullmatch(str(environ.get("HTTP_RANGE", ""))):
         environ.pop("HTTP_RANGE", None)
     return environ
+
+
+def _can_be_date(value: str) -> bool:
+    """Whether a value can be read as a date, or as none; other conditions are ignored (RFC 9110, 13.1.3)."""
+    from werkzeug.http import parse_date
+
+    try:
+        parse_date(value)
+    except (OverflowError, ValueError):
+        return False
+    return True
 
 
 def _is_harmless(name: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -28,6 +30,12 @@ BACKLOG = 128
 
 GRACE = 1.0
 """Seconds in which connections that were dropped are gone."""
+
+OTHER_LOOPBACK = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1", "::": "127.0.0.1"}  # noqa: S104
+"""What `localhost` can mean besides the address that is listened on."""
+
+NOBODY_CAN = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""The machine has no such address, so no program can have it."""
 
 ACCEPTING = 5
 """Turns of the loop within which a connection that was accepted before the port closed shows up."""
@@ -112,6 +120,7 @@ class Listener:
 
     Attributes:
         transports: the connections that are open.
+        holds_localhost: whether no other program can be at `localhost` with the port.
     """
 
     def __init__(self, receiver: Receiver, limits: Limits, timeouts: Timeouts) -> None:
@@ -120,6 +129,8 @@ class Listener:
         self.timeouts = timeouts
         self.transports: set[asyncio.Transport] = set()
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None
+        self.holds_localhost = False
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
 
@@ -133,7 +144,26 @@ class Listener:
         self._server = await loop.create_server(
             lambda: Incoming(self, self.receiver), host, port, backlog=BACKLOG
         )
-        return [listening.getsockname()[:2] for listening in self._server.sockets]
+        addresses = [listening.getsockname()[:2] for listening in self._server.sockets]
+        self._hold_localhost(*addresses[0])
+        return addresses
+
+    def _hold_localhost(self, host: str, port: int) -> None:
+        """Keep other programs from the address that `localhost` might mean besides ours."""
+        other = OTHER_LOOPBACK.get(host)
+        if other is None:
+            return
+        try:
+            self._held = hold(other, port)
+            self.holds_localhost = True
+        except OSError as exc:
+            self.holds_localhost = exc.errno in NOBODY_CAN
+        if not self.holds_localhost:
+            log.get_logger().warning(
+                "another program has the port at the other loopback address; pages of localhost are its",
+                address=other,
+                port=port,
+            )
 
     @property
     def is_closed(self) -> bool:
@@ -149,6 +179,8 @@ class Listener:
         self._closed = True
         if self._server is not None:
             self._server.close()
+        if self._held is not None:
+            self._held.close()
         for transport in list(self.transports):
             waiting = transport.get_protocol()
             if isinstance(waiting, Incoming):
@@ -388,6 +420,23 @@ class Incoming(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """Take a port without serving there.
+
+    Raises:
+        OSError: another program has it, or there is no such address.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if exclusive := getattr(socket, "SO_EXCLUSIVEADDRUSE", 0):
+            held.setsockopt(socket.SOL_SOCKET, exclusive, 1)  # Else Windows lets others have it, too.
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held
 
 
 def check_listen(listen: tuple[str, int], security: Security) -> tuple[str, int]:

@@ -38,17 +38,16 @@ class Pages:
         """Return the page at a path, if there is one."""
         path = target.partition("?")[0]
         write = self._writers.get(path)
-        return None if write is None else lambda request: self._serve(request, MIME[path], write)
+        return None if write is None else lambda request: self._serve(request, path, write)
 
-    def _serve(self, request: Request, mime: str, write: Callable[[], str]) -> bytes:
+    def _serve(self, request: Request, path: str, write: Callable[[], str]) -> bytes:
         if request.method not in ("GET", "HEAD"):
             raise HandshakeFailure(405, "this page is read with GET", (("Allow", "GET, HEAD"),))
-        if not self._guard.is_trusted(request):
+        own = path == SHIM_PATH and self._guard.is_own_page(request)
+        if not (own or self._guard.is_trusted(request)):
             # It has the names of the rules in it, and any page of any site can have a script run from here.
-            raise HandshakeFailure(
-                403,
-                "this page needs the token in its URL, as in host.pac_url, or the cookie of a page from here",
-            )
+            why = "this needs the token in its URL, as in host.pac_url, and is for no page of another origin"
+            raise HandshakeFailure(403, why)
         body = write().encode()
-        answer = final_answer(200, mime, body, FIELDS)
+        answer = final_answer(200, MIME[path], body, FIELDS)
         return answer.removesuffix(body) if request.method == "HEAD" else answer

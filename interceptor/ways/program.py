@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Protocol
 
@@ -65,13 +66,22 @@ class Program:
         """Whether the program has a callback for HTTPRequest."""
         return bool(self._home.dispatcher.callbacks[HTTPRequest])
 
-    async def ask(self, request: Request, url: URL, body: bytes) -> Response | None:
+    async def ask(
+        self, request: Request, url: URL, body: bytearray, gone: asyncio.Future[None]
+    ) -> Response | None:
         """Return the program's answer to a request; None where it is not the program's.
+
+        Args:
+            request: its head.
+            url: what it asks for.
+            body: emptied, so that it is not held twice.
+            gone: done when the client has left.
 
         Raises:
             HandshakeFailure: 500 the program failed, 503 it cannot be asked, 504 it did not answer in time.
+            ConnectionError: the client left before the program took the request.
         """
-        result = await self._result(self._event(request, url, body))
+        result = await self._result(self._event(request, url, body), gone)
         if isinstance(result, BaseException):
             raise HandshakeFailure(500, "the program failed")
         if result is None:
@@ -82,19 +92,30 @@ class Program:
             log.get_logger(url=url).error("the answer to an HTTPRequest is not valid", why=str(exc))
             raise HandshakeFailure(500, "the program's answer is not valid") from exc
 
-    async def _result(self, event: HTTPRequest) -> object:
-        """Return what the callbacks made of an event."""
+    async def _result(self, event: HTTPRequest, gone: asyncio.Future[None]) -> object:
+        """Return what the callbacks made of an event; one that nobody waits for any more is not kept."""
         patience = self._home.settings.timeouts.answer
         answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         lane = self._lane(event, answered)
+
+        def withdraw(_: object) -> None:
+            if lane.withdraw():
+                self._asked -= 1
+                if not answered.done():
+                    answered.set_exception(ConnectionResetError("the client left"))
+
+        gone.add_done_callback(withdraw)
         try:
             async with asyncio.timeout(patience):
                 return await answered
         except TimeoutError as exc:
             lane.skip("the client was told that there is no answer")
+            withdraw(None)
             why = f"the program did not answer within {patience} s (Timeouts.answer)"
             log.get_logger(url=event.url).error("no answer to an HTTPRequest in time", seconds=patience)
             raise HandshakeFailure(504, why) from exc
+        finally:
+            gone.remove_done_callback(withdraw)
 
     def _lane(self, event: HTTPRequest, answered: asyncio.Future[object]) -> Lane:
         home = self._home
@@ -112,7 +133,7 @@ class Program:
         lane.put(event, settle)
         return lane
 
-    def _event(self, request: Request, url: URL, body: bytes) -> HTTPRequest:
+    def _event(self, request: Request, url: URL, body: bytearray) -> HTTPRequest:
         return HTTPRequest(
             object=self._home.object,
             url=url,
@@ -126,14 +147,16 @@ def _hold(held: bool) -> None:
     """One event fills no lane."""
 
 
-def _text(mime: str, body: bytes) -> str | bytes:
-    """Return a body as text where it says that it is, and is."""
+def _text(mime: str, body: bytearray) -> str | bytes:
+    """Return a body as text where it says that it is, and is; empty it."""
+    text: str | bytes | None = None
     if not body or mime.lower().startswith(TEXTUAL):
-        try:
-            return body.decode()
-        except UnicodeDecodeError:
-            pass
-    return body
+        with suppress(UnicodeDecodeError):
+            text = body.decode()
+    if text is None:
+        text = bytes(body)
+    body.clear()
+    return text
 
 
 def _read(message: object, request: Request) -> Response | None:
@@ -148,14 +171,23 @@ def _read(message: object, request: Request) -> Response | None:
     status = event.status or 200
     if not 200 <= status <= 599:
         raise InvalidAnswer(f"Status is {status}; an answer has 200 to 599")
-    body = event.body if isinstance(event.body, bytes) else event.body.encode()
+    body = event.body if isinstance(event.body, bytes) else _encoded(event.body)
     if body and status in (204, 304):
         raise InvalidAnswer(f"an answer of status {status} has no body, and this one has {len(body)} bytes")
     fields = _fields(event.headers, request)
     if body and not any(name.lower() == "content-type" for name, _ in fields):
-        fields.insert(0, ("Content-Type", _mime(event)))
+        fields.insert(0, ("Content-Type", _mime(event).strip(" \t")))
     field_lines(fields)
     return Response(status, _phrase(event), fields, body)
+
+
+def _encoded(body: str) -> bytes:
+    try:
+        return body.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidAnswer(
+            f"Body has half a surrogate pair at {exc.start}, {body[exc.start]!r}, which UTF-8 has not"
+        ) from exc
 
 
 def _event_of(message: object) -> HTTPRequest:

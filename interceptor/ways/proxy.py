@@ -176,7 +176,7 @@ class Proxy:
             then: receives what comes on the same connection after it; None where the first request for a
                 WebSocket takes the connection for good.
         """
-        path, _ = self._guard.take_token(path)
+        path, _ = self._guard.read_target(path)
         if is_upgrade(request):
             asked = self._ask(request, path, target)
             rule = self._reception.rule_for(asked.url)
@@ -197,10 +197,9 @@ class Proxy:
 
     def _ask(self, request: Request, path: str, target: Target, scheme: str = "ws") -> Asked:
         """Read what a request asks for."""
-        whole, token = self._guard.take_token(request.target)
+        whole, token = self._guard.read_target(request.target)
         url = make_url(f"{scheme}s" if target.tls else scheme, f"{target.host}:{target.port}", path)
-        asked = with_target(request, whole) if token else request
-        return Asked(asked, url, token, proxied=True)
+        return Asked(with_target(request, whole), url, token, proxied=True)
 
     # Real servers.
 
@@ -257,11 +256,11 @@ class Proxy:
 
     def note_failure(self, target: Target, failure: HandshakeFailure) -> None:
         """Write into the log that something could not go on; aloud where a rule has the host: a typo?"""
-        logger = log.get_logger(to=str(target), why=failure.reason)
+        context = {"to": str(target), "why": failure.reason}
         if self._home.table.names(f"{target.host}:{target.port}"):
-            logger.warning("no rule matches, and passing on failed")
+            self._home.complaints.warning("no rule matches, and passing on failed", **context)
         else:
-            logger.info("passing on failed")
+            log.get_logger(**context).info("passing on failed")
 
     @property
     def timeouts(self) -> Timeouts:

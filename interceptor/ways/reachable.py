@@ -11,7 +11,7 @@ from ..sessions import Sessions
 from . import browsers
 from .direct import SPELLED_OUT
 from .files import Files
-from .guard import TOKEN_PARAMETER, Guard
+from .guard import Guard
 from .pac import pac_text
 from .pages import PAC_PATH
 from .shim import shim_js
@@ -44,7 +44,7 @@ class Reachable:
             token: put the token into it, for programs, and for pages of others that link to it.
         """
         url = f"http://{self._authority()}/{path.removeprefix('/')}"
-        return self._with_token(url) if token else url
+        return self._guard.with_token(url) if token else url
 
     def ws_url(self, target: str = "/", *, token: bool = True) -> str:
         """Return a URL, with the token in it, that any program on this machine can connect to.
@@ -62,10 +62,7 @@ class Reachable:
         path = target if target.startswith("/") else self._spelled_out(target)
         path = normalize(f"ws://x{path}").removeprefix("ws://x")
         url = f"ws://{self._authority()}{path}"
-        return self._with_token(url) if token else url
-
-    def _with_token(self, url: str) -> str:
-        return f"{url}{'&' if '?' in url else '?'}{TOKEN_PARAMETER}={self._guard.token}"
+        return self._guard.with_token(url) if token else url
 
     def _spelled_out(self, target: str) -> str:
         scheme, _, rest = normalize(target).partition("://")

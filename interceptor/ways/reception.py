@@ -32,12 +32,9 @@ class Home(session.Home, Protocol):
             HandshakeFailure: 503.
         """
 
-    def check_untold(self) -> None:
-        """Check that there is room for one more failure that the program is not told of yet.
-
-        Raises:
-            HandshakeFailure: 503.
-        """
+    @property
+    def tells_refusals(self) -> bool:
+        """Whether there is room for one more refusal that the program is not told of yet."""
 
     def session_begun(self, session: Session) -> None:
         """Learn of a session whose program is asked for an answer."""
@@ -94,14 +91,21 @@ class Reception:
         """Begin the session of a request that a rule matches; it may be over on return.
 
         Raises:
-            HandshakeFailure: 503, with no word to the program, which is behind with hearing of failures.
+            HandshakeFailure: it is refused, and the program, which is behind with hearing of that, not told.
         """
-        self._home.check_untold()
         begun = Session(self._home, rule, asked.url, asked.request, wire)
         try:
             offer = self._check(asked)
             self._home.admit(rule.mode)
         except HandshakeFailure as failure:
+            if not self._home.tells_refusals:
+                self._home.complaints.warning(
+                    "refused, and the program is not told: it is behind with hearing of refusals",
+                    url=asked.url,
+                    why=failure.reason,
+                    status=failure.status,
+                )
+                raise
             begun.fail(failure)
         else:
             self._home.session_begun(begun)
@@ -113,9 +117,11 @@ class Reception:
         check_request(request)
         offer = read_offer(request)
         held = asked.token or self._guard.holds_token(request)
-        if asked.needs_token and not held:
+        # The cookie tells that a page asks, and its Origin tells which; it is nothing to a program.
+        own = request.value("origin") is not None and self._guard.holds_cookie(request)
+        if asked.needs_token and not (held or own):
             raise HandshakeFailure(403, "a URL spelled out in the path needs the token: use host.ws_url(url)")
-        # Of a path that spells out any URL one may choose, the cookie does not tell who chose it.
+        # Of a path that spells out any URL one may choose, a cookie does not tell who chose it.
         token = asked.token if asked.needs_token else held
         self._guard.check(request, asked.url, named=self.is_named(asked), token=token)
         return offer

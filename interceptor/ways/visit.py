@@ -72,8 +72,33 @@ class Response:
             self.body.close()
 
 
-Respond = Callable[[bytes], Awaitable[Response]]
-"""Makes the answer, given the body of the request."""
+Respond = Callable[[bytearray, asyncio.Future[None]], Awaitable[Response]]
+"""Makes the answer, given the body of the request, and what is done once the client has left."""
+
+
+class Room:
+    """The memory for the bodies of all requests that are being answered.
+
+    Args:
+        size: bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+
+    def take(self, size: int) -> None:
+        """Take some of it.
+
+        Raises:
+            HandshakeFailure: 503, so much is not left.
+        """
+        if size > self._free:
+            raise HandshakeFailure(503, f"this host holds {self._size} bytes of bodies; try again later")
+        self._free -= size
+
+    def give(self, size: int) -> None:
+        """Give some of it back."""
+        self._free += size
 
 
 class Home(Protocol):
@@ -89,12 +114,21 @@ class Home(Protocol):
 
 
 class Near(Stream):
-    """The client's side."""
+    """The client's side.
+
+    Attributes:
+        gone: done once it has left.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out at once: the program may go on with its answer."""
         super().connection_lost(exc)
         self.lost()
+        self.gone.set_result(None)
 
 
 class Visit:
@@ -106,18 +140,23 @@ class Visit:
         request: its head.
         respond: makes the answer.
         then: receives what comes on the connection afterwards.
+        room: for its body.
 
     Raises:
         HandshakeFailure: 400 or 413, its body cannot be taken.
     """
 
-    def __init__(self, home: Home, wire: Tunnel, request: Request, respond: Respond, then: Receiver) -> None:
+    def __init__(
+        self, home: Home, wire: Tunnel, request: Request, respond: Respond, then: Receiver, room: Room
+    ) -> None:
         self._settings = home.settings
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * self._settings.limits.head)
         self._request = request
         self._respond = respond
         self._wire = wire
         self._then = then
+        self._room = room
+        self._held = 0
         self._near = Near()
         self._settled = False
         self._feed(request.head)
@@ -127,7 +166,7 @@ class Visit:
 
     async def _run(self) -> None:
         try:
-            response = await self._respond(await self._read_body())
+            response = await self._respond(await self._read_body(), self._near.gone)
             try:
                 await self._send(response)
             finally:
@@ -163,7 +202,7 @@ class Visit:
     def _too_large(self) -> HandshakeFailure:
         return HandshakeFailure(413, f"the body is over {self._settings.limits.body} bytes (Limits.body)")
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self) -> bytearray:
         patience = self._settings.timeouts.answer
         try:
             async with asyncio.timeout(patience):
@@ -171,16 +210,21 @@ class Visit:
         except TimeoutError as exc:
             raise HandshakeFailure(408, f"the body was not complete within {patience} s") from exc
 
-    async def _collect(self) -> bytes:
+    async def _collect(self) -> bytearray:
         body = bytearray()
         while not isinstance(event := self._next(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
+                self._keep(len(event.data))
                 body += event.data
-                if len(body) > self._settings.limits.body:
-                    raise self._too_large()
             else:
                 await self._wait_for_more()
-        return bytes(body)
+        return body
+
+    def _keep(self, size: int) -> None:
+        if self._held + size > self._settings.limits.body:
+            raise self._too_large()
+        self._room.take(size)
+        self._held += size
 
     async def _wait_for_more(self) -> None:
         if self._http.they_are_waiting_for_100_continue:
@@ -202,9 +246,22 @@ class Visit:
         head = h11.Response(status_code=status, headers=fields, reason=response.reason.encode("latin-1"))
         await self._write(head)
         if self._request.method != "HEAD" and status not in (204, 304):
-            for piece in (body,) if isinstance(body, bytes) else body:
-                await self._write(h11.Data(data=piece))
+            if isinstance(body, bytes):
+                await self._write(h11.Data(data=body))
+            else:
+                await self._send_pieces(body, response.length or 0)
         await self._write(h11.EndOfMessage())
+
+    async def _send_pieces(self, body: Content, length: int) -> None:
+        """Send what the head has promised, and no more: a file may have grown since, or got shorter."""
+        for piece in body:
+            await self._write(h11.Data(data=piece[:length]))
+            length -= len(piece)
+            if length <= 0:
+                return
+        if length > 0:
+            log.get_logger().warning("a file got shorter while it was sent", missing=length)
+            raise ConnectionAbortedError("what was promised is not there any more")
 
     async def _write(self, event: h11.Event) -> None:
         """Send a part; a client that does not take it in time is dropped."""
@@ -225,5 +282,6 @@ class Visit:
             Linger(self._near.transport, data, self._settings.timeouts.close, self._near.lost)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
+        self._room.give(self._held)
         if not self._settled:
             self._near.close()

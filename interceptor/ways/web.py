@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Protocol
 
 from .. import log
 from ..exceptions import HandshakeFailure
-from ..handshake import check_request
-from ..patterns import Rule
+from ..handshake import check_body, check_request
+from ..patterns import URL, Rule
 from . import program, reception, visit
 from .files import Files, Fit
 from .guard import Guard
@@ -16,11 +17,14 @@ from .listener import Receiver, Tunnel
 from .program import Program
 from .reception import Asked, Reception
 from .shim import insert
-from .visit import Response, Visit
+from .visit import Response, Room, Visit
 
 __all__ = ["Home", "Web"]
 
 REMEDY = 'register one with host.on("HTTPRequest"), and return event.respond(...)'
+BODIES = 4
+"""Bodies of requests, of the largest size, that are held at once."""
+
 NOBODY = "nobody here answers this URL"
 
 
@@ -48,6 +52,7 @@ class Web:
         self._program = Program(home)
         self._files = files
         self._shim = shim
+        self._room = Room(BODIES * home.settings.limits.body)
 
     def take(self, asked: Asked, wire: Tunnel, then: Receiver) -> bool:
         """Take a request if it is for the program or for a file; tell whether it is.
@@ -67,41 +72,54 @@ class Web:
         if rule is None and files is None:
             return False
         check_request(asked.request)
+        check_body(asked.request)
         named = self._reception.is_named(asked)
         self._check(asked, named)
-        Visit(self._home, wire, asked.request, partial(self._respond, asked, rule, files), then)
+        respond = partial(self._respond, asked, rule, files)
+        Visit(self._home, wire, asked.request, respond, then, self._room)
         return True
 
     def _check(self, asked: Asked, named: bool) -> None:
         try:
             self._guard.check_page(asked.request, asked.url, named=named, token=asked.token)
         except HandshakeFailure as failure:
-            log.get_logger(url=asked.url).warning("refused", status=403, why=failure.reason)
+            self._home.complaints.warning("refused", url=asked.url, status=403, why=failure.reason)
             raise
 
-    async def _respond(self, asked: Asked, rule: Rule | None, files: Files | None, body: bytes) -> Response:
+    async def _respond(
+        self,
+        asked: Asked,
+        rule: Rule | None,
+        files: Files | None,
+        body: bytearray,
+        gone: asyncio.Future[None],
+    ) -> Response:
         response, at_home = None, self._is_at_home(asked)
         fit = insert if at_home and self._shim else None
         if rule is not None:
-            response = await self._ask(asked, body, fit)
+            response = await self._program.ask(asked.request, asked.url, body, gone)
+            if response is not None:
+                self._finish(response, fit)
         if response is None and files is not None:
-            response = files.find(asked.request, asked.url, fit)
+            # With the token, which a redirect to a folder has to bring along.
+            url = URL(self._guard.with_token(asked.url)) if asked.token else asked.url
+            response = files.find(asked.request, url, fit)
         if response is None:
             raise self._nobody(asked, rule)
-        if at_home:
+        if not self._guard.lets_in_all:
+            # Browsers do not say of a name without TLS whose page asks: this keeps that page from using it.
             response.add("Cross-Origin-Resource-Policy", "same-origin")
-            if response.is_page:
-                response.fields.append(("Set-Cookie", self._guard.cookie))
+        if at_home and response.is_page:
+            response.fields.append(("Set-Cookie", self._guard.cookie))
         return response
 
-    async def _ask(self, asked: Asked, body: bytes, fit: Fit | None) -> Response | None:
-        response = await self._program.ask(asked.request, asked.url, body)
-        if response is not None:
-            response.add("X-Content-Type-Options", "nosniff")
-            response.add("Cache-Control", "no-store")
-            if fit is not None and response.is_page and isinstance(response.body, bytes) and response.body:
-                response.body = fit(response.body)
-        return response
+    def _finish(self, response: Response, fit: Fit | None) -> None:
+        response.add("X-Content-Type-Options", "nosniff")
+        response.add("Cache-Control", "no-store")
+        if not self._guard.lets_in_all:
+            response.add("Content-Security-Policy", "frame-ancestors 'self'")
+        if fit is not None and response.is_page and isinstance(response.body, bytes) and response.body:
+            response.body = fit(response.body)
 
     def _nobody(self, asked: Asked, rule: Rule | None) -> HandshakeFailure:
         if rule is not None and not self._program.has_callback:
