@@ -2,8 +2,8 @@
 
     python -m benchmarks [--quick] [--parts echo growth ...] [--into build]
 
-It takes under ten minutes, with --quick about two, and writes bench.json, speed.svg and growth.svg. At the end
-it lists the aims that were missed; the exit status only says whether all of it could be measured.
+It takes under ten minutes, with --quick about two, and writes bench.json, speed.svg and growth.svg. At the
+end it lists the aims that were missed; the exit status only says whether all of it could be measured.
 """
 
 from __future__ import annotations
