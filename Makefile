@@ -1,7 +1,7 @@
 # One verb, one command; the same here and in CI.
 
 PYTHON ?= python3
-BENCH  ?= echo
+BENCH  ?=
 ARGS   ?=
 
 venv := .venv
@@ -27,8 +27,8 @@ check: $(venv)/dev ## format, lint, types, layers
 	$(py) -m mypy
 	$(py) -m pytest -q tests/test_layers.py
 
-bench: $(venv)/bench ## benchmarks/echo.py; BENCH=name for another
-	$(py) -m benchmarks.$(BENCH) $(ARGS)
+bench: $(venv)/bench ## all benchmarks, under ten minutes; BENCH=echo for one of them
+	$(py) -m benchmarks$(if $(BENCH),.$(BENCH)) $(ARGS)
 
 clean: ## remove all that make made
 	rm -rf $(venv) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -96,6 +96,6 @@ MEMORY = {"plain": Aim(10, most=True), "deflate": Aim(40, most=True)}
 IMPORT = Aim(150, most=True)
 """Milliseconds that the import of interceptor takes beyond that of its dependencies."""
 
-FLAT = Aim(0.15, most=True)
-LINEAR = Aim(1.15, most=True)
+FLAT = Aim(0.2, most=True)
+LINEAR = Aim(1.2, most=True)
 """Exponents of growth: the cost is as its cause to the power of this."""

@@ -137,7 +137,7 @@ def talk_in_turn(
     message: Message,
     seconds: float,
 ) -> Sample:
-    """Have each echo be followed by a message on the next socket of all."""
+    """Put the load on all sockets in turn, and measure it."""
     before = server.processor_seconds()
     used, start = time.process_time(), time.perf_counter()
     count = pass_on(clients, selector, message.frame, start + seconds)
@@ -149,23 +149,21 @@ def talk_in_turn(
 
 
 def pass_on(clients: Sequence[Client], selector: selectors.BaseSelector, frame: bytes, end: float) -> int:
-    """Keep messages in flight until it is time, then wait for the last; return how many came back."""
+    """Send to some sockets at once and wait for their echoes, then to the next; return how many came back.
+
+    In bursts, so that the server finds as much to do at a time however long the client needs for itself.
+    """
     turn, buffer, count = itertools.cycle(clients), bytearray(1024), 0
-    in_flight = min(TALKING, len(clients))
-    for _ in range(in_flight):
-        next(turn).sock.send(frame)
-    while in_flight:
-        ready = selector.select(STALL)
-        if not ready:
-            raise BenchmarkError(f"{in_flight} messages were not answered within {STALL} s")
-        again = time.perf_counter() < end
-        for key, _ in ready:
-            answered = key.data.receive(buffer)
-            count += answered
-            in_flight -= answered
-            for _ in range(answered * again):
-                next(turn).sock.send(frame)
-                in_flight += 1
+    while time.perf_counter() < end:
+        in_flight = min(TALKING, len(clients))
+        count += in_flight
+        for client in itertools.islice(turn, in_flight):
+            client.sock.send(frame)
+        while in_flight:
+            ready = selector.select(STALL)
+            if not ready:
+                raise BenchmarkError(f"{in_flight} messages were not answered within {STALL} s")
+            in_flight -= sum(key.data.receive(buffer) for key, _ in ready)
     return count
 
 

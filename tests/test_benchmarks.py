@@ -14,6 +14,9 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 
+from benchmarks.__main__ import missed
+from benchmarks.aims import Aim, Verdict
+from benchmarks.chart import draw
 from benchmarks.deflate import NotAgreed, check_deflate
 from benchmarks.footprint import ImportTime, add_up
 from benchmarks.growth import Series
@@ -81,7 +84,7 @@ def test_footprint_weighs_sockets_and_the_import(tmp_path: Path) -> None:
 def test_what_other_packages_import_is_not_counted_as_ours() -> None:
     rows = [
         (" site", 9, 9),
-        ("     json", 3, 3),  # asked for by the other package
+        ("     third", 3, 3),  # asked for by the other package, and so in its time
         ("   other.part", 4, 7),
         ("   asyncio", 5, 5),
         ("   ours.part", 6, 6),
@@ -114,6 +117,56 @@ def test_the_exponent_tells_flat_from_linear() -> None:
     assert Series(
         "x", "y", "linear", [(1, 9.0), (10, 2.0), (100, 20.0), (1000, 200.0)]
     ).exponent == pytest.approx(1)
+
+
+def test_all_writes_one_file_and_lists_the_aims(tmp_path: Path) -> None:
+    pytest.importorskip("uvloop")
+    arguments = ["--quick", "--parts", "threads", "--into", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {part: list(row) for part, row in found.items()} == {"threads": ["asyncio", "uvloop"]}
+    assert "=== threads, uvloop" in done.stdout
+    assert "aims missed:" in done.stdout or "all aims reached" in done.stdout
+
+
+def test_a_missed_aim_is_listed() -> None:
+    aims = [
+        Verdict("fast", 0.5, Aim(1.0)),
+        Verdict("small", 0.5, Aim(1.0, most=True)),
+        Verdict("x", None, Aim(1)),
+    ]
+    found = {"echo": {"asyncio": {"aims": [verdict.as_json() for verdict in aims]}}}
+    assert missed(found) == ["echo, asyncio: fast: 0.5, aim 1"]
+
+
+def test_charts_are_drawn_from_the_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    names = {"sockets": "flat", "rows": "flat", "bytes": "linear", "handlers": "linear"}
+    points = [(1, 1.0), (10, 10.0), (100, 100.0)]
+    series = [Series(name, "a message", expected, points).as_json() for name, expected in names.items()]
+    row = {
+        "cell": "32:one",
+        "size": 32,
+        "shape": "one",
+        "sockets": 1,
+        "window": 1,
+        "server": "aiohttp",
+        "ratio": 1.25,
+    }
+    found = {"echo": {"asyncio": {"results": [row]}}, "growth": {"asyncio": {"series": series}}}
+    assert [file.name for file in draw(found, tmp_path)] == ["speed.svg", "growth.svg"]
+    speed, growth = ((tmp_path / name).read_text() for name in ("speed.svg", "growth.svg"))
+    assert ">1.25<" in speed
+    assert "one in flight" in speed
+    assert "More open sockets" in growth
+    assert "flat, as it should be" in growth
 
 
 async def check_against(answer: str | None, **options: Any) -> tuple[float, bool]:
