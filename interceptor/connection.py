@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ SLICE = 64 * 1024
 
 UNPACKING = 16 * 1024
 """The same where they are compressed: they may become a thousand times as many."""
+
+TURN = 0.005
+"""Seconds after which a socket that has more to be handled lets the others have their turn."""
+
+LONG = 0.001
+"""Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
 
 LOST = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
@@ -140,6 +147,7 @@ class Connection(asyncio.Protocol):
         self._backlog = bytearray()
         self._slicing = False
         self._held = False
+        self._resting = False
         self._reading = True
         self._heard = True
         self._eof_received = False
@@ -283,25 +291,47 @@ class Connection(asyncio.Protocol):
             self._handle_slices(memoryview(data))
 
     def _handle_slices(self, data: memoryview) -> None:
-        """Handle a large read a slice at a time; keep the rest once the owner takes no more."""
+        """Handle a large read a slice at a time; keep the rest once the owner is full, or the time is up."""
         self._slicing = True
+        begun = time.monotonic()
         try:
             for start in range(0, len(data), self._slice):
-                if self._held:
+                if self._held or (start and time.monotonic() > begun + TURN):
                     self._backlog += data[start:]
                     break
                 self._handle(data[start : start + self._slice])
         finally:
             self._slicing = False
+        if time.monotonic() > begun + LONG:
+            self._rest()
         if self._core.state is not OPEN or self._fault:
             self._finish_if_over()
 
     def _work_off(self) -> None:
-        """Handle what is kept, a slice at a time, while the owner takes it."""
+        """Handle what is kept, a slice at a time, while the owner takes it and the time is not up."""
+        until = time.monotonic() + TURN
         while self._backlog and not self._held and not self._corked and self._end is None:
             piece = bytes(memoryview(self._backlog)[: self._slice])
             del self._backlog[: self._slice]
             self._handle(piece)
+            if self._backlog and time.monotonic() > until:
+                self._rest()
+                break
+
+    def _rest(self) -> None:
+        """Let the other sockets have their turn of the loop before more is read, or handled."""
+        if self._end is None and not self._resting:
+            self._resting = True
+            self._choose_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._work_off()
+        if self._ending:
+            self._finish()
+        else:
+            self._choose_reading()
 
     def _handle(self, data: bytes | memoryview) -> None:
         core = self._core
@@ -434,7 +464,7 @@ class Connection(asyncio.Protocol):
     def _choose_reading(self) -> None:
         # Who does not take our answers need not send more questions.
         stalled = self._blocked and self.buffered_amount > self._limits.read_buffer
-        reading = not (self._held or stalled)
+        reading = not (self._held or self._resting or stalled)
         if reading is self._reading or self._transport.is_closing():
             return
         self._reading = reading
