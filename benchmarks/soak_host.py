@@ -125,7 +125,7 @@ class Books:
 
     def __init__(self, planted: str) -> None:
         self.planted = planted if planted in PLANTED else ""
-        timeouts = Timeouts(pong=None) if planted == "many" else Timeouts(ping=5)
+        timeouts = Timeouts(pong=None) if planted == "many" else Timeouts(ping=5, close=60)
         self.accounts: dict[str, Account] = {}
         self.kept: list[object] = []
         self.begun: set[str] = set()

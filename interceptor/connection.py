@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Literal, Protocol
 from websockets.extensions import Extension
 
 from .config import Limits, Timeouts
-from .frames import OPEN, Frames, Shared
+from .frames import OPEN, SLICE, Frames, Shared
 
 __all__ = ["Connection", "End", "Initiator", "Linger", "Owner"]
 
@@ -25,6 +26,12 @@ Bytes = bytes | bytearray | memoryview
 
 PIECE = 256 * 1024
 """Most bytes handed to the transport at once."""
+
+TURN = 0.005
+"""Seconds after which a socket that has more to be handled lets the others have their turn."""
+
+LONG = 0.001
+"""Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
 
 NOTHING: deque[Bytes] = deque(maxlen=0)
 """Stands for a deque while nothing waits: an empty one takes 700 bytes, and there may be 10,000 sockets."""
@@ -110,6 +117,7 @@ class Connection(asyncio.Protocol):
             client=client,
             deliver=owner.message_received,
             pong=self._pong_received,
+            enough=self._is_late,
         )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -128,6 +136,8 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._waiters: list[asyncio.Future[None]] = []
         # Reading
+        self._begun = 0.0
+        self._resting = False
         self._reading = True
         self._heard = True
         self._eof_received = False
@@ -267,6 +277,9 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes = b"") -> None:
         frames = self._frames
+        large = len(data) > SLICE or not data or frames.waiting
+        if large:
+            self._begun = time.monotonic()
         self._corked = True
         try:
             frames.receive(data)
@@ -276,6 +289,22 @@ class Connection(asyncio.Protocol):
         self._flush()
         if frames.core.state is not OPEN or self._fault:
             self._finish_if_over()
+        if large and time.monotonic() > self._begun + LONG:
+            self._rest()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._begun + TURN
+
+    def _rest(self) -> None:
+        """Let the other sockets have their turn of the loop before more is read, or handled."""
+        if self._end is None and not self._resting:
+            self._resting = True
+            self._choose_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self.hold(self._frames.held)
 
     def eof_received(self) -> bool:
         """Take the end of the stream; keep the transport only while something is still to be sent."""
@@ -400,7 +429,7 @@ class Connection(asyncio.Protocol):
     def _choose_reading(self) -> None:
         # Who does not take our answers need not send more questions.
         stalled = self._blocked and self.buffered_amount > self._limits.read_buffer
-        reading = not (self._frames.held or stalled)
+        reading = not (self._frames.held or self._resting or stalled)
         if reading is self._reading or self._transport.is_closing():
             return
         self._reading = reading
@@ -424,7 +453,7 @@ class Connection(asyncio.Protocol):
         if self._end is not None or self._corked:
             return  # More of what arrived is on its way to the owner.
         self._ending = True
-        if self._frames.waiting and not self._frames.held:
+        if self._frames.waiting and not (self._frames.held or self._resting):
             self._receive()
             if self._end is not None:
                 return

@@ -51,8 +51,8 @@ LARGE = 4096
 """Bytes above which a view is cheaper than a copy."""
 
 SLICE = 16 * 1024
-"""Most bytes the core gets before `held` is looked at again: compressed, they may become a thousand times as
-many."""
+"""Bytes after which it is asked whether that is enough for now. The core gets no more at once: compressed,
+they may become a thousand times as many."""
 
 SHORT_HEADS = {first: [bytes((first, length)) for length in range(126)] for first in PLAIN | PACKED}
 _head_16 = Struct("!BBH").pack
@@ -99,6 +99,7 @@ class Frames:
         client: whether this end is the client.
         deliver: takes what comes, in order, while `receive` runs.
         pong: takes the payload of each pong.
+        enough: asked in a large read now and then; True has the rest kept.
 
     Attributes:
         core: the core; for what it knows of the state and of the closing handshake.
@@ -111,6 +112,7 @@ class Frames:
         "_come",
         "_deflate",
         "_deliver",
+        "_enough",
         "_fragmented",
         "_head",
         "_kept",
@@ -137,6 +139,7 @@ class Frames:
         client: bool,
         deliver: Deliver,
         pong: Callable[[bytes], None],
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self.core = Core(Side.CLIENT if client else Side.SERVER, max_size=limit, logger=_core_log)
         utf8 = Utf8()
@@ -146,6 +149,7 @@ class Frames:
         self._limit = limit
         self._deliver = deliver
         self._pong = pong
+        self._enough = enough
         self._client = client
         self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
         self._stale = False
@@ -235,6 +239,7 @@ class Frames:
         self.core.parser.close()
         self.core.parser_exc = None  # It knows the parser by its traceback.
         self._deliver = self._pong = _nothing
+        self._enough = bool
 
     def receive_eof(self) -> None:
         """Take the end of the stream."""
@@ -250,9 +255,9 @@ class Frames:
             if self._wanted > 0:
                 self._kept, self._start = data, start
                 return
-        size = len(data)
+        size, turn = len(data), start + SLICE
         while start < size:
-            if self.held:
+            if self.held or (start >= turn and self._enough()):
                 start = self._keep(data, start, 0)
             elif self._missing:
                 start = self._receive_body(data, start)
@@ -275,11 +280,8 @@ class Frames:
 
     def _receive_frames(self, data: bytes, start: int) -> int:
         """Take the frames that data has from `start` on; return where the rest begins."""
-        if not self._fragmented:
-            start = self._receive_whole(data, start)
-            if self.held or self.core.state is not OPEN:
-                return start
-        return start if start == len(data) else self._receive_other(data, start)
+        after = start if self._fragmented else self._receive_whole(data, start)
+        return after if after > start else self._receive_other(data, start)
 
     def _receive_other(self, data: bytes, start: int) -> int:
         """Have the core take a frame that is no whole message, or keep what is incomplete."""
@@ -308,7 +310,8 @@ class Frames:
     def _receive_whole(self, data: bytes, start: int) -> int:
         """Deliver the whole messages that data has from `start` on; return where the rest begins."""
         size, limit, whole, core = len(data), self._limit, self._whole, self.core
-        while size - start > 5:
+        stop = min(size - 5, start + SLICE)
+        while start < stop:
             first, length = data[start], data[start + 1] - 0x80
             if first not in whole or length < 0:
                 break

@@ -6,9 +6,13 @@ No time is asserted here: latencies are what the benchmark is for.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import socket
 import sys
+import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +22,13 @@ import pytest
 
 from benchmarks import bounds
 from benchmarks.bounds import CASES, MIB, Case
-from interceptor import Limits, WebSocketReceive
+from interceptor import Host, Limits, WebSocketReceive
+from interceptor.frames import SLICE
 
 from .bench import Bench, receive
+from .peer import BINARY, Peer, frame, until
 from .threads import Program, client, make_host, no_thread_left, soon
+from .wire import ANYONE, BOTH_LOOPS
 
 LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 LESS = 128 * MIB  # More than the system's own buffers take.
@@ -55,6 +62,33 @@ def test_the_bound_follows_the_limits() -> None:
     assert bounds.incoming(large, 100) - bounds.incoming(small, 100) == 3 * MIB // 4
     assert bounds.outgoing(large, 100) - bounds.outgoing(small, 100) == 15 * MIB
     assert bounds.incoming(small, 1000) < bounds.incoming(small, 1_000_000)
+
+
+@BOTH_LOOPS
+async def test_a_flood_leaves_the_loop_to_others() -> None:
+    """However much one socket has to say, the loop turns in between; libuv would read 8 MiB in one turn."""
+    loop = asyncio.get_running_loop()
+    handled: Counter[int] = Counter()
+    turn = 0
+
+    def tick() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(tick)
+
+    host = Host([("*", 1)], security=ANYONE)
+
+    @host.on("WebSocketReceive")
+    def receive(event: WebSocketReceive) -> None:
+        handled[turn] += 1
+        time.sleep(0.001)
+
+    async with host, Peer.open(host) as peer:
+        peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
+        loop.call_soon(tick)
+        await peer.send(frame(BINARY, bytes(1018)) * 1024)
+        await until(lambda: handled.total() == 1024)
+    assert max(handled.values()) <= 2 * (SLICE // 1024 + 1)  # libuv reads and runs what is due in one turn.
 
 
 class Oops(Exception):

@@ -220,7 +220,7 @@ class Sides:
                 connection.data_received(b"".join(far.frame(TEXT, text) for text in part))
             assert owner.data == []
             connection.hold(False)
-            assert owner.data == texts
+            await until(lambda: owner.data == texts)
 
     async def test_an_owner_that_holds_at_each_message(self) -> None:
         """Each time it goes on it gets a little more, in order, and at the end all that is left."""
