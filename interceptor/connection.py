@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._lost = lost
         self._core = Core(Side.CLIENT if client else Side.SERVER, max_size=limits.message, logger=_core_log)
-        utf8 = Utf8()
+        utf8 = Utf8(self._forget_message)
         # Incoming frames pass the extensions from last to first: text is checked once it is unpacked.
         self._core.extensions = [utf8, *extensions]
         self._messages = Messages(utf8.texts, chunks)
@@ -501,6 +501,10 @@ class Connection(asyncio.Protocol):
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _forget_message(self) -> None:
+        # A close frame may come amid a message (RFC 6455 section 5.4); to the core that is a fault.
+        self._core.current_size = None
 
     def _pong_received(self, payload: bytes) -> None:
         waiter = self._pings.pop(payload, None)

@@ -49,18 +49,32 @@ class MemoryTransport(asyncio.Transport):
         """Bytes come in, at once unless reading is paused."""
         if not self._closing:
             self._coming.append(data)
-            self._deliver()
+            self.deliver()
 
     def feed_eof(self) -> None:
         """The far end ends its direction of the stream."""
         if not self._closing:
             self._coming.append(None)
-            self._deliver()
+            self.deliver()
 
     def lose(self, exc: Exception | None) -> None:
         """The connection is gone, without a word."""
         if not self._closing:
             self._lose(exc)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something has come that the host does not read."""
+        return bool(self._coming)
+
+    def deliver(self) -> None:
+        """Hand in what has come, unless reading is paused."""
+        while self._coming and not self._paused and not self._closing:
+            data = self._coming.pop(0)
+            if data is not None:
+                self._protocol.data_received(data)
+            elif not self._protocol.eof_received():
+                self.close()
 
     def stall(self) -> None:
         """Nothing that is written leaves any more."""
@@ -117,7 +131,7 @@ class MemoryTransport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._paused = False
-        self._loop.call_soon(self._deliver)
+        self._loop.call_soon(self.deliver)
 
     def is_reading(self) -> bool:
         return not self._paused and not self._closing
@@ -132,14 +146,6 @@ class MemoryTransport(asyncio.Transport):
         return ("127.0.0.1", 50000) if name == "peername" else default
 
     # Inside.
-
-    def _deliver(self) -> None:
-        while self._coming and not self._paused and not self._closing:
-            data = self._coming.pop(0)
-            if data is not None:
-                self._protocol.data_received(data)
-            elif not self._protocol.eof_received():
-                self.close()
 
     def _finish(self) -> None:
         if self._waiting:

@@ -16,7 +16,13 @@ from interceptor import Event, WebSocketClose, WebSocketReceive
 Data = str | bytes
 Outcome = Literal["none", "waiting", "opened", "denied", "failed"]
 
-LETTERS = {"WebSocketUpgrade": "U", "WebSocketReceive": "R", "WebSocketError": "E", "WebSocketClose": "C"}
+LETTERS = {
+    "HTTPRequest": "H",
+    "WebSocketUpgrade": "U",
+    "WebSocketReceive": "R",
+    "WebSocketError": "E",
+    "WebSocketClose": "C",
+}
 
 WHOLE: dict[Outcome, str] = {
     "none": "",

@@ -16,7 +16,7 @@ from interceptor.connection import UNPACKING, Connection, End, Linger
 
 from .illegal import CLIENT, ILLEGAL, LIMIT, SERVER
 from .pair import MIB, NEVER, Clock, Owner, Pair, connected, deflate, two_ends
-from .peer import BINARY, CLOSE, PATIENCE, PING, PONG, TEXT, Frame, until
+from .peer import BINARY, CLOSE, CONT, PATIENCE, PING, PONG, TEXT, Frame, until
 from .wire import quiet_loop as quiet_loop
 
 
@@ -67,6 +67,20 @@ class Ends:
         async with self.pair() as (connection, far, _, _, _):
             connection.close(None)
             assert await far.receive() == Frame(CLOSE, b"")
+
+    @pytest.mark.parametrize("closer", ["peer", "owner"])
+    @pytest.mark.parametrize("chunks", [False, True])
+    async def test_a_close_amid_a_message_is_a_close_like_others(self, chunks: bool, closer: str) -> None:
+        async with self.pair(chunks=chunks) as (connection, far, owner, _, _):
+            await far.send(far.frame(TEXT, "whole"), far.frame(TEXT, "never ", fin=False))
+            await until(lambda: owner.data)
+            if closer == "owner":
+                connection.close(3000)
+            await far.send(far.frame(CONT, "done", fin=False), far.close_frame(3000), far.frame(CONT, "late"))
+            assert await far.close_code() == 3000
+            await until(lambda: owner.ends)
+            assert owner.ends == [End(3000, "", True, "client" if closer == "peer" else "host")]
+            assert owner.data == (["whole", "never ", "done"] if chunks else ["whole"])
 
     @pytest.mark.parametrize("name", ILLEGAL)
     async def test_illegal_frames_end_it(self, name: str) -> None:

@@ -158,7 +158,7 @@ def test_a_right_101(end: str) -> None:
 )
 def test_other_spellings_of_a_101(without: str, more: tuple[str, ...]) -> None:
     text = answer_101(*more, without=without)
-    text = text if text.startswith("HTTP") else f"HTTP/1.1 101\r\n{text}"
+    text = text if text.startswith("HTTP") else f"HTTP/1.1 101 \r\n{text}"
     answer = read_answer(text, offer("", ASKED))
     assert (answer.data, answer.status) == (text.encode(), 101)
     assert answer.accepted is not None

@@ -53,6 +53,7 @@ T = TypeVar("T")
 METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
+NO_REASON = re.compile(r"\AHTTP/1\.1 [0-9]{3}(?=\r|\Z)")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/1\.1)?")
 LONE_LF = re.compile(rb"(?<!\r)\n")
@@ -394,6 +395,8 @@ def _split_answer(text: str) -> tuple[str, str, str]:
     if match is None:
         return text, "", ""
     head = re.sub(r"\r?\n", "\r\n", text[: match.start()])
+    # RFC 9112 section 4: the space stays where there is no reason phrase, and some clients insist.
+    head = NO_REASON.sub(r"\g<0> ", head)
     if not head.isascii():
         raise InvalidAnswer(
             "the answer's head holds text that is not ASCII; encode it (RFC 9110 section 5.5)"
