@@ -268,11 +268,17 @@ class Life(RuleBasedStateMachine):
         if self.can_talk(far) and far.account.begun is None:
             far.say(data, pieces)
 
-    @rule(far=fars, count=st.integers(100, 1500))
+    @rule(far=fars, count=st.integers(100, 4000))
     def says_much(self, far: Far, count: int) -> None:
         if self.can_talk(far) and far.account.begun is None:
             for number in range(count):
                 far.say(f"{number:020}")
+
+    def last_words(self, far: Far, count: int) -> None:
+        """Say something in the very packet that ends it."""
+        if far.account.begun is None and not far.singly:
+            for number in range(count):
+                far.say(f"last {number}")
 
     @rule(far=fars, text=texts)
     def says_a_part(self, far: Far, text: str) -> None:
@@ -289,17 +295,19 @@ class Life(RuleBasedStateMachine):
         if self.can_talk(far):
             far.ping(payload)
 
-    @rule(far=fars, code=st.none() | codes | st.just(1001), more=st.booleans())
-    def leaves(self, far: Far, code: int | None, more: bool) -> None:
+    @rule(far=fars, code=st.none() | codes | st.just(1001), last=st.integers(0, 9), more=st.booleans())
+    def leaves(self, far: Far, code: int | None, last: int, more: bool) -> None:
         if self.can_talk(far):
+            self.last_words(far, last)
             far.close(code)
             if more:
                 far.put(frame(TEXT, "late"))
             far.account.lossy_out = True
 
-    @rule(far=fars, name=st.sampled_from(sorted(SUDDEN)))
-    def breaks_the_rules(self, far: Far, name: str) -> None:
+    @rule(far=fars, last=st.integers(0, 9), name=st.sampled_from(sorted(SUDDEN)))
+    def breaks_the_rules(self, far: Far, last: int, name: str) -> None:
         if self.can_talk(far) and far.account.begun is None and not (self.deflate and "100" in name):
+            self.last_words(far, last)
             far.put(SUDDEN[name].write(CLIENT))
             far.silent = True
             far.account.lost()
@@ -320,8 +328,10 @@ class Life(RuleBasedStateMachine):
     def sends_one_byte_at_a_time(self, far: Far, singly: bool) -> None:
         far.singly = singly
 
-    @rule(far=consumes(fars), cut=st.booleans())
-    def ends_the_stream(self, far: Far, cut: bool) -> None:
+    @rule(far=consumes(fars), last=st.integers(0, 9), cut=st.booleans())
+    def ends_the_stream(self, far: Far, last: int, cut: bool) -> None:
+        if self.can_talk(far):
+            self.last_words(far, last)
         if cut and self.can_talk(far):
             far.put(frame(TEXT, "cut off")[:9])
         self.drain(far)
@@ -463,8 +473,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(far=fars)
     def program_gets_stuck(self, far: Far) -> None:
-        if "slow" in self.handlers:
-            self.gates.setdefault(self.id_of(far), asyncio.Event())
+        if "slow" not in self.handlers:
+            self.program_changes_its_handlers("slow")
+        self.gates.setdefault(self.id_of(far), asyncio.Event())
 
     @rule(far=fars)
     def program_gets_on(self, far: Far) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from .illegal import CLIENT, ILLEGAL
 from .peer import ACCEPT, BINARY, CLOSE, CONT, PING, PONG, TEXT, request
-from .streams import examine_answer, examine_frames, examine_head, packed
+from .streams import Desk, examine_answer, examine_frames, examine_head, packed
 from .wire import lines as lines
 
 pytestmark = pytest.mark.usefixtures("lines")
@@ -28,6 +28,14 @@ def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as made:
         made.get_loop().set_debug(False)
         yield made
+
+
+@pytest.fixture
+def desk(runner: asyncio.Runner) -> Iterator[Desk]:
+    """A host for all examples of a test."""
+    opening = Desk.open()
+    yield runner.run(opening.__aenter__())  # type: ignore[arg-type]  # it is a coroutine
+    runner.run(opening.__aexit__(None, None, None))  # type: ignore[arg-type]
 
 
 # Frames
@@ -126,8 +134,8 @@ after = st.just(b"") | streams | bad
 )
 @example(request("/chat", OWN), list(range(300)))
 @settings(ANY, max_examples=200)
-def test_heads_cut_anywhere(runner: asyncio.Runner, data: bytes, places: list[int]) -> None:
-    made = runner.run(examine_head(data, places))
+def test_heads_cut_anywhere(runner: asyncio.Runner, desk: Desk, data: bytes, places: list[int]) -> None:
+    made = runner.run(examine_head(desk, data, places))
     event(f"{made.answer[:12]!r} {made.story}")
 
 
@@ -180,7 +188,7 @@ def right(text: str, key: str) -> str:
 @example(RIGHT, False, [])
 @example(RIGHT, True, ["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Extensions: permessage-deflate"])
 @settings(ANY, max_examples=200)
-def test_any_answer(runner: asyncio.Runner, text: str, vector: bool, more: list[str]) -> None:
+def test_any_answer(runner: asyncio.Runner, desk: Desk, text: str, vector: bool, more: list[str]) -> None:
     def reply(upgrade: Any) -> object:
         accept = upgrade.accept().headers.split("Sec-WebSocket-Accept: ")[1].split("\r\n")[0]
         said = right(text, accept)
@@ -192,7 +200,7 @@ def test_any_answer(runner: asyncio.Runner, text: str, vector: bool, more: list[
         message[4] = said
         return message
 
-    made = runner.run(examine_answer(reply))
+    made = runner.run(examine_answer(desk, reply))
     event(f"{made.answer[:12]!r} {made.story}")
 
 
@@ -205,19 +213,19 @@ vectors = st.recursive(
 
 @given(value=vectors.filter(lambda value: value is not None), place=st.integers(0, 6))
 @settings(ANY, max_examples=100)
-def test_any_object_for_an_answer(runner: asyncio.Runner, value: object, place: int) -> None:
+def test_any_object_for_an_answer(runner: asyncio.Runner, desk: Desk, value: object, place: int) -> None:
     def replaced(upgrade: Any) -> object:
         message = upgrade.message()
         message[place : place + 1] = [value]
         return message
 
-    runner.run(examine_answer(lambda upgrade: value))
+    runner.run(examine_answer(desk, lambda upgrade: value))
     verbatim = value if place == 4 and isinstance(value, bytes) else None
-    made = runner.run(examine_answer(replaced, verbatim=verbatim))
+    made = runner.run(examine_answer(desk, replaced, verbatim=verbatim))
     event(f"{made.answer[:12]!r} {made.story}")
 
 
 @given(data=st.binary(max_size=60) | answers.map(lambda text: text.encode("utf-8", "replace")))
 @settings(ANY, max_examples=100)
-def test_verbatim_bytes_go_out_as_they_are(runner: asyncio.Runner, data: bytes) -> None:
-    runner.run(examine_answer(lambda upgrade: upgrade.verbatim(data), verbatim=data))
+def test_verbatim_bytes_go_out_as_they_are(runner: asyncio.Runner, desk: Desk, data: bytes) -> None:
+    runner.run(examine_answer(desk, lambda upgrade: upgrade.verbatim(data), verbatim=data))
