@@ -34,15 +34,14 @@ def head(data: bytes) -> None:
 def answer(data: bytes) -> None:
     """Whatever a program answers, its client gets one right answer, or 500."""
     flags, _, stream = _split(data)
-    verbatim = stream if flags & 1 else None
 
     def reply(event: WebSocketUpgrade) -> object:
-        if verbatim is not None:
-            return event.verbatim(verbatim)
-        key = event.accept().headers.partition("Sec-WebSocket-Accept: ")[2].partition("\r\n")[0]
+        if flags & 1:
+            return event.verbatim(stream)
+        key = str(event.accept().headers).partition("Sec-WebSocket-Accept: ")[2].partition("\r\n")[0]
         return event.answer(stream.decode("utf-8", "surrogateescape").replace("KEY", key))
 
-    _runner.run(examine_answer(_desk(), reply, verbatim=verbatim))
+    _runner.run(examine_answer(_desk(), reply, verbatim=stream if flags & 1 else None))
 
 
 TARGETS: dict[str, Target] = {"frames": frames, "head": head, "answer": answer}

@@ -50,7 +50,9 @@ class Far:
         self.unread = self.early = 0
         self.full = False
         self.possible: set[Outcome] = set()
-        self.sock = socket.create_connection(address)
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)  # Little is on the way.
+        self.sock.connect(address)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._out = bytearray()

@@ -144,8 +144,12 @@ class Desk:
         self.troubles: list[object] = []
         self.connect: Callable[[], MemoryTransport]
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.troubles.append(context))
-        host.on("WebSocketUpgrade")(lambda event: self.reply(event) if event.type == "manual" else None)
+        host.on("WebSocketUpgrade")(self.answer)
         host.on("All")(self.take)
+
+    def answer(self, event: WebSocketUpgrade) -> object:
+        """Answer a manual upgrade."""
+        return self.reply(event) if event.type == "manual" else None
 
     def take(self, event: Event) -> None:
         """Keep an event."""

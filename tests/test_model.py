@@ -50,6 +50,7 @@ from .far import Far
 from .illegal import CLIENT, ILLEGAL, LIMIT
 from .model import WHOLE, Data, Outcome, check, story
 from .peer import PATIENCE, TEXT, frame
+from .programs import narrow
 from .wire import ANYONE
 
 EXAMPLES = int(os.environ.get("MODEL", "100"))
@@ -129,6 +130,7 @@ class Life(RuleBasedStateMachine):
         self.host.on("All")(self.record)
         self.host.on("WebSocketUpgrade")(self.answer)
         self.run(self.host.start())
+        narrow(self.host)
         self.witness = self.connect("/witness", "opened")
         self.until(lambda: self.witness.status)
 
@@ -208,7 +210,7 @@ class Life(RuleBasedStateMachine):
 
     def until(self, condition: Callable[[], object]) -> None:
         """Let everybody have turns until something holds."""
-        deadline = time.monotonic() + PATIENCE / 4
+        deadline = time.monotonic() + PATIENCE / 2
         while not condition():
             self.turn()
             assert time.monotonic() < deadline, self.report()
@@ -400,7 +402,7 @@ class Life(RuleBasedStateMachine):
         if not isinstance(self.pieces.get(far.target), bytes):
             self.sends(far, text, False)
 
-    @rule(far=fars, count=st.integers(1, 40))
+    @rule(far=fars, count=st.integers(1, 12))
     def program_sends_much(self, far: Far, count: int) -> None:
         if far.target in self.pieces:
             return

@@ -34,8 +34,8 @@ def runner() -> Iterator[asyncio.Runner]:
 def desk(runner: asyncio.Runner) -> Iterator[Desk]:
     """A host for all examples of a test."""
     opening = Desk.open()
-    yield runner.run(opening.__aenter__())  # type: ignore[arg-type]  # it is a coroutine
-    runner.run(opening.__aexit__(None, None, None))  # type: ignore[arg-type]
+    yield runner.run(opening.__aenter__())
+    runner.run(opening.__aexit__(None, None, None))
 
 
 # Frames
