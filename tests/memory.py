@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from interceptor import Host
@@ -173,6 +173,12 @@ class _Port:
     def __init__(self) -> None:
         self.sockets = [self]
 
+    def dup(self) -> AbstractContextManager[_Port]:
+        return nullcontext(self)
+
+    def listen(self, backlog: int) -> None:
+        """Nobody waits."""
+
     def getsockname(self) -> tuple[str, int]:
         return ("127.0.0.1", 49152)
 
@@ -190,9 +196,13 @@ async def in_memory(host: Host) -> AsyncIterator[Callable[[], MemoryTransport]]:
         factories.append(factory)
         return _Port()
 
+    async def no_network(*_: object, **__: object) -> None:
+        raise OSError("there is no network here")
+
     loop.create_server = create_server  # type: ignore[method-assign, assignment]
+    loop.create_connection = loop.getaddrinfo = no_network  # type: ignore[method-assign, assignment]
     try:
         async with host:
             yield lambda: MemoryTransport(factories[0]())
     finally:
-        del loop.create_server
+        del loop.create_server, loop.create_connection, loop.getaddrinfo

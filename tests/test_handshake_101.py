@@ -181,6 +181,8 @@ NOT_ASKED = " was not asked for; asked for: chat, log"
         (NO_CONNECTION, "Connection", "X: a"),
         (NO_CONNECTION, "Connection", "Connection: close"),
         (NO_CONNECTION, "Connection", "Connection: Upgraded"),
+        (NO_CONNECTION, "-", "Connection: Upgrade=12"),
+        (NO_CONNECTION, "Connection", "Connection: Upgrade; q=1"),
         (NO_ACCEPT, "Sec", "X: a"),
         (NO_ACCEPT, "Sec", "Sec-WebSocket-Accept: x"),
         (NO_ACCEPT, "Sec", f"Sec-WebSocket-Accept: {KEY}"),

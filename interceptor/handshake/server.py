@@ -457,8 +457,7 @@ def _check_101(fields: list[tuple[str, str]], body: str, offer: Offer) -> Accept
             raise InvalidAnswer(f"a 101 has no body, so no {name} (RFC 9110 section 8.6)")
     if [value.lower() for value in _values(fields, "upgrade")] != ["websocket"]:
         raise InvalidAnswer("a 101 needs Upgrade: websocket, once")
-    options = ",".join(_values(fields, "connection")).lower().split(",")
-    if "upgrade" not in (option.strip() for option in options):
+    if "upgrade" not in _read_connection(fields):
         raise InvalidAnswer("a 101 needs Connection: Upgrade")
     right = accept_key(offer.key)
     if _values(fields, "sec-websocket-accept") != [right]:
@@ -466,6 +465,13 @@ def _check_101(fields: list[tuple[str, str]], body: str, offer: Offer) -> Accept
     subprotocol = _check_subprotocol(_values(fields, "sec-websocket-protocol"), offer)
     extensions, header = _check_extensions(_values(fields, "sec-websocket-extensions"), offer)
     return Accepted(subprotocol, extensions, header)
+
+
+def _read_connection(fields: list[tuple[str, str]]) -> list[str]:
+    try:
+        return [option.lower() for option in _flat(parse_connection, _values(fields, "connection"))]
+    except InvalidHeader as exc:
+        raise InvalidAnswer("the Connection field is malformed; a 101 needs Connection: Upgrade") from exc
 
 
 def _check_subprotocol(values: list[str], offer: Offer) -> str | None:

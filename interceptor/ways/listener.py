@@ -24,7 +24,7 @@ TICK = 0.001
 """Any delay above 0: it is about the order of things, not about time."""
 
 BACKLOG = 128
-"""Connections that may wait. asyncio accepts as many in a turn, and logs each that fails."""
+"""Connections that may wait to be accepted."""
 
 GRACE = 1.0
 """Seconds in which connections that were dropped are gone."""
@@ -130,9 +130,15 @@ class Listener:
             OSError: the address cannot be had.
         """
         loop = asyncio.get_running_loop()
+        # asyncio tries to accept as many in a turn as may wait, and where there is no descriptor left it logs
+        # each of them and tries again for each a second later: more and more.
+        singly = isinstance(loop, asyncio.BaseEventLoop)
         self._server = await loop.create_server(
-            lambda: Incoming(self, self.receiver), host, port, backlog=BACKLOG
+            lambda: Incoming(self, self.receiver), host, port, backlog=1 if singly else BACKLOG
         )
+        for listening in self._server.sockets if singly else ():
+            with listening.dup() as same:
+                same.listen(BACKLOG)
         return [listening.getsockname()[:2] for listening in self._server.sockets]
 
     @property
