@@ -138,7 +138,7 @@ async def test_a_port_that_is_taken() -> None:
     async with make_host() as first:
         address = first.address
         second = Host(listen=address)
-        with pytest.raises(InvalidState, match="cannot listen.*port 0 takes any free one") as caught:
+        with pytest.raises(InvalidState, match=r"cannot listen.*port 0 takes any free one") as caught:
             await second.start()
         assert str(address[1]) in str(caught.value)
     await second.start()  # Its port is free by now.

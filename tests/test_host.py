@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import re
-import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
