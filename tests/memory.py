@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
 from interceptor import Host
@@ -167,34 +168,31 @@ class MemoryTransport(asyncio.Transport):
         self._loop.call_soon(self._protocol.connection_lost, exc)
 
 
-class _Port:
-    """What is needed of a server, and of its only socket."""
+class _Server:
+    """What is needed of a server, and of its only socket; it says that its port is 49152."""
 
-    def __init__(self) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.sockets = [self]
-
-    def dup(self) -> AbstractContextManager[_Port]:
-        return nullcontext(self)
-
-    def listen(self, backlog: int) -> None:
-        """Nobody waits."""
+        self._sock = sock
 
     def getsockname(self) -> tuple[str, int]:
         return ("127.0.0.1", 49152)
 
     def close(self) -> None:
-        """Nothing to close."""
+        self._sock.close()
 
 
 @asynccontextmanager
 async def in_memory(host: Host) -> AsyncIterator[Callable[[], MemoryTransport]]:
-    """Run a host that listens nowhere; what is yielded makes a connection to it."""
+    """Run a host whose port nobody serves; what is yielded makes a connection to it."""
     loop = asyncio.get_running_loop()
     factories: list[Callable[[], asyncio.BaseProtocol]] = []
 
-    async def create_server(factory: Callable[[], asyncio.BaseProtocol], *_: object, **__: object) -> _Port:
+    async def create_server(
+        factory: Callable[[], asyncio.BaseProtocol], *, sock: socket.socket, backlog: int
+    ) -> _Server:
         factories.append(factory)
-        return _Port()
+        return _Server(sock)
 
     async def no_network(*_: object, **__: object) -> None:
         raise OSError("there is no network here")
