@@ -142,7 +142,7 @@ class Frames:
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self.core = Core(Side.CLIENT if client else Side.SERVER, max_size=limit, logger=_core_log)
-        utf8 = Utf8()
+        utf8 = Utf8(self._forget_message)
         # Incoming frames pass the extensions from last to first: text is checked once it is unpacked.
         self.core.extensions = [utf8, *extensions]
         self._messages = Messages(utf8.texts, chunks)
@@ -236,10 +236,15 @@ class Frames:
         The core and its parser know each other, and until the garbage collector came by, would keep what
         permessage-deflate has, a quarter of a megabyte.
         """
+        self.core.extensions = []
         self.core.parser.close()
         self.core.parser_exc = None  # It knows the parser by its traceback.
         self._deliver = self._pong = _nothing
         self._enough = bool
+
+    def _forget_message(self) -> None:
+        # A close frame may come amid a message (RFC 6455 section 5.4); to the core that is a fault.
+        self.core.current_size = None
 
     def receive_eof(self) -> None:
         """Take the end of the stream."""

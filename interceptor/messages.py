@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections.abc import Callable
 from typing import Literal
 
 from websockets.extensions import Extension
@@ -17,7 +18,7 @@ from websockets.typing import ExtensionName
 
 __all__ = ["Messages", "Utf8"]
 
-CONT, TEXT, BINARY = Opcode.CONT, Opcode.TEXT, Opcode.BINARY
+CONT, TEXT, BINARY, CLOSE = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE
 
 _incremental_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -28,14 +29,18 @@ Message = tuple[str | bytes, bool, Literal[1, 2]]
 class Utf8(Extension):
     """Decodes the text that passes through the core; comes after permessage-deflate has unpacked it.
 
+    Args:
+        closing: called when a close frame comes, before the core sees it.
+
     Attributes:
         texts: what the text frames say, one str for each frame, in order.
     """
 
     name = ExtensionName("utf-8")
 
-    def __init__(self) -> None:
+    def __init__(self, closing: Callable[[], None] = lambda: None) -> None:
         self.texts: list[str] = []  # No deque: an empty one takes 700 bytes, and there may be 10,000 sockets.
+        self._closing = closing
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragmented = False
 
@@ -60,6 +65,8 @@ class Utf8(Extension):
                 self._fragmented = False
         elif opcode is BINARY and not frame.fin:
             self._fragmented = True
+        elif opcode is CLOSE:
+            self._closing()
         return frame
 
     def encode(self, frame: Frame) -> Frame:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import weakref
 import zlib
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import ClassVar, Literal
 
@@ -16,8 +15,9 @@ from interceptor.config import Limits, Timeouts
 from interceptor.connection import Connection, End, Linger
 from interceptor.frames import SLICE
 
-from .pair import MIB, NEVER, Clock, Far, Owner, Pair, connected, deflate, two_ends
-from .peer import BINARY, CLOSE, CONT, MASK, PATIENCE, PING, PONG, TEXT, Frame, frame, until
+from .illegal import CLIENT, ILLEGAL, LIMIT, SERVER
+from .pair import MIB, NEVER, Clock, Owner, Pair, connected, deflate, two_ends
+from .peer import BINARY, CLOSE, CONT, PATIENCE, PING, PONG, TEXT, Frame, until
 from .wire import quiet_loop as quiet_loop
 
 
@@ -69,35 +69,31 @@ class Ends:
             connection.close(None)
             assert await far.receive() == Frame(CLOSE, b"")
 
-    BAD: ClassVar[dict[str, tuple[Callable[[Far], bytes], int]]] = {
-        "opcode": (lambda far: far.frame(3), 1002),
-        "rsv": (lambda far: far.frame(TEXT, "x", rsv=1), 1002),
-        "continuation": (lambda far: far.frame(CONT, "x"), 1002),
-        "mask": (lambda far: frame(TEXT, "x", mask=None if far._mask else MASK), 1002),
-        "long ping": (lambda far: far.frame(PING, bytes(126)), 1002),
-        "short code": (lambda far: far.frame(CLOSE, b"\x03"), 1002),
-        "forbidden code": (lambda far: far.close_frame(1006), 1002),
-        "text": (lambda far: far.frame(TEXT, b"\xed\xa0\x80"), 1007),
-        "text cut": (lambda far: far.frame(TEXT, b"\xf0\x9f"), 1007),
-        "text in a piece": (lambda far: far.frame(TEXT, b"a", fin=False) + far.frame(CONT, b"\xff"), 1007),
-        "size": (lambda far: far.frame(BINARY, bytes(1001)), 1009),
-        "size in all": (
-            lambda far: far.frame(BINARY, bytes(900), fin=False) + far.frame(CONT, bytes(101)),
-            1009,
-        ),
-    }
+    @pytest.mark.parametrize("closer", ["peer", "owner"])
+    @pytest.mark.parametrize("chunks", [False, True])
+    async def test_a_close_amid_a_message_is_a_close_like_others(self, chunks: bool, closer: str) -> None:
+        async with self.pair(chunks=chunks) as (connection, far, owner, _, _):
+            await far.send(far.frame(TEXT, "whole"), far.frame(TEXT, "never ", fin=False))
+            await until(lambda: owner.data)
+            if closer == "owner":
+                connection.close(3000)
+            await far.send(far.frame(CONT, "done", fin=False), far.close_frame(3000), far.frame(CONT, "late"))
+            assert await far.close_code() == 3000
+            await until(lambda: owner.ends)
+            assert owner.ends == [End(3000, "", True, "client" if closer == "peer" else "host")]
+            assert owner.data == (["whole", "never ", "done"] if chunks else ["whole"])
 
-    @pytest.mark.parametrize("bad", BAD)
-    async def test_bad_frames_end_it(self, bad: str) -> None:
-        make, code = self.BAD[bad]
-        async with self.pair(limits=Limits(message=1000)) as (_, far, owner, _, _):
-            await far.send(far.frame(TEXT, "good"), make(far), far.frame(TEXT, "late"))
+    @pytest.mark.parametrize("name", ILLEGAL)
+    async def test_illegal_frames_end_it(self, name: str) -> None:
+        writer, (write, code) = SERVER if self.client else CLIENT, ILLEGAL[name]
+        async with self.pair(limits=Limits(message=LIMIT)) as (_, far, owner, _, _):
+            await far.send(far.frame(TEXT, "good"), write(writer), far.frame(TEXT, "late"))
             assert await far.close_code() == code
             await until(lambda: owner.ends)
             (end,) = owner.ends
             assert owner.data == ["good"]
             assert (end.code, end.was_clean, end.initiator) == (1006, False, "fault")
-            assert str(code) in end.fault
+            assert f"closed with {code}" in end.fault
 
     async def test_a_message_that_unpacks_over_the_limit(self) -> None:
         async with self.pair(extensions=deflate(), limits=Limits(message=1000)) as (_, far, owner, _, _):

@@ -158,7 +158,7 @@ def test_a_right_101(end: str) -> None:
 )
 def test_other_spellings_of_a_101(without: str, more: tuple[str, ...]) -> None:
     text = answer_101(*more, without=without)
-    text = text if text.startswith("HTTP") else f"HTTP/1.1 101\r\n{text}"
+    text = text if text.startswith("HTTP") else f"HTTP/1.1 101 \r\n{text}"
     answer = read_answer(text, offer("", ASKED))
     assert (answer.data, answer.status) == (text.encode(), 101)
     assert answer.accepted is not None
@@ -181,6 +181,8 @@ NOT_ASKED = " was not asked for; asked for: chat, log"
         (NO_CONNECTION, "Connection", "X: a"),
         (NO_CONNECTION, "Connection", "Connection: close"),
         (NO_CONNECTION, "Connection", "Connection: Upgraded"),
+        (NO_CONNECTION, "-", "Connection: Upgrade=12"),
+        (NO_CONNECTION, "Connection", "Connection: Upgrade; q=1"),
         (NO_ACCEPT, "Sec", "X: a"),
         (NO_ACCEPT, "Sec", "Sec-WebSocket-Accept: x"),
         (NO_ACCEPT, "Sec", f"Sec-WebSocket-Accept: {KEY}"),

@@ -69,15 +69,19 @@ def test_a_final_answer_without_a_body_goes_as_it_is(status: int, end: str) -> N
     assert read_answer(text, OFFER) == Answer(right, status, None)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_a_status_line_keeps_its_space_where_it_has_no_reason(end: str) -> None:
+    for text in (f"HTTP/1.1 403{end}{end}", f"HTTP/1.1 403 {end}{end}"):
+        assert read_answer(text, OFFER).data == b"HTTP/1.1 403 \r\n\r\n"
+
+
 @pytest.mark.parametrize("status", [200, 403, 599])
 @pytest.mark.parametrize("body", ["members only", "é\n\n\r\n", "{}", "\r\n", " HTTP/1.1 200 OK"])
 def test_the_length_of_a_body_is_added(status: int, body: str) -> None:
     answer = read_answer(f"HTTP/1.1 {status}\nX-Way: a\n\n{body}", OFFER)
     content = body.encode()
-    assert (
-        answer.data
-        == f"HTTP/1.1 {status}\r\nX-Way: a\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
-    )
+    head = f"HTTP/1.1 {status} \r\nX-Way: a\r\nContent-Length: {len(content)}\r\n\r\n"
+    assert answer.data == head.encode() + content
     assert (answer.status, answer.accepted) == (status, None)
 
 

@@ -11,7 +11,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from interceptor.messages import Message, Messages, Utf8
-from tests.peer import BINARY, CLOSE, CONT, MASK, PING, TEXT, close_frame, frame
+from tests.illegal import CLIENT, ILLEGAL, LIMIT
+from tests.peer import BINARY, CONT, MASK, PING, TEXT, close_frame, frame
 
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 SAMPLE = "aé€🌍"
@@ -281,41 +282,14 @@ def test_binary_data_need_not_be_text() -> None:
 # Bad frames, and the good ones before them
 
 
-@pytest.mark.parametrize(
-    ("bad", "code"),
-    [
-        (frame(TEXT, "x", rsv=4), 1002),
-        (frame(TEXT, "x", rsv=2), 1002),
-        (frame(BINARY, b"x", rsv=1), 1002),
-        (frame(CONT, "x"), 1002),
-        (frame(CONT, "x", fin=False), 1002),
-        (frame(3, "x"), 1002),
-        (frame(TEXT, "x", mask=None), 1002),
-        (frame(PING, b"x" * 126), 1002),
-        (frame(PING, fin=False), 1002),
-        (frame(TEXT, b"\xff"), 1007),
-        (frame(TEXT, b"\xff", fin=False), 1007),
-        (frame(TEXT, "a", fin=False) + frame(TEXT, "b"), 1002),
-        (frame(TEXT, "a", fin=False) + frame(TEXT, b"\xff"), 1002),
-        (frame(TEXT, "a", fin=False) + frame(TEXT, "b", fin=False), 1002),
-        (frame(TEXT, "a", fin=False) + frame(BINARY, b"b"), 1002),
-        (frame(BINARY, b"a", fin=False) + frame(TEXT, "b"), 1002),
-        (frame(BINARY, b"a", fin=False) + frame(TEXT, b"\xff"), 1002),
-        (frame(BINARY, b"a", fin=False) + frame(CONT, b"a", fin=False) + frame(TEXT, b"\xff"), 1002),
-        (frame(BINARY, b"a", fin=False) + frame(TEXT, b"\xff", fin=False), 1002),
-        (frame(BINARY, b"a", fin=False) + frame(BINARY, b"b"), 1002),
-        (frame(CLOSE, b"\x03"), 1002),
-        (frame(CLOSE, b"\x03\xe8\xff"), 1007),
-        (frame(TEXT, b"x" * 1025), 1009),
-        (frame(TEXT, b"x" * 1000, fin=False) + frame(CONT, b"x" * 25), 1009),
-    ],
-)
+@pytest.mark.parametrize("name", ILLEGAL)
 @pytest.mark.parametrize("chunks", [False, True])
-def test_what_came_before_a_bad_frame_is_delivered(bad: bytes, code: int, chunks: bool) -> None:
-    reader = Reader(chunks=chunks, limit=1024)
+def test_what_came_before_a_bad_frame_is_delivered(name: str, chunks: bool) -> None:
+    write, code = ILLEGAL[name]
+    reader = Reader(chunks=chunks, limit=LIMIT)
     good = frame(TEXT, "é") + frame(BINARY, b"\xff") + b"".join(fragments(TEXT, [b"\xc3", b"\xa9"]))
     wanted = [("é", True, 1), (b"\xff", True, 2), *([("", False, 1)] if chunks else []), ("é", True, 1)]
-    got = reader.read(good + bad + frame(TEXT, "after"))
+    got = reader.read(good + write(CLIENT) + frame(TEXT, "after"))
     assert got[: len(wanted)] == wanted
     assert all(not fin for _, fin, _ in got[len(wanted) :])  # Whole is nothing that came after.
     assert reader.failed_with == code

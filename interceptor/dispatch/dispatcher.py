@@ -271,6 +271,8 @@ class Dispatcher:
                 "dq() would wait here, on the host's own thread, for what only this thread can bring; "
                 "use `async for event in host.events()`, or call dq() from another thread"
             )
+        if self.loop.is_closed():
+            raise InvalidState("the host's event loop has ended")
         if self.crossing is not None and not self.crossing.gives_out:
             raise InvalidState("this host has a post=, where its callbacks run; dq() is for hosts without")
         return self._begin_dq().take(timeout)

@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from sys import getsizeof
 
@@ -135,10 +134,14 @@ class Queue:
         while (patience := deadline - time.monotonic()) > 0:
             if len(self.crossing):
                 return True
-            with suppress(Empty):
+            try:
                 self._wakeups.get(timeout=min(patience, PATIENCE_SLICE))
+            except Empty:
+                continue
+            finally:
+                # Also where a signal's handler raises just now: no other wake-up would come.
                 self.crossing.woken()
-                return True
+            return True
         return False
 
     def _post(self, pump: object) -> None:

@@ -54,6 +54,7 @@ T = TypeVar("T")
 METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t -~]*))?")
+NO_REASON = re.compile(r"\AHTTP/1\.1 [0-9]{3}(?=\r|\Z)")
 FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/1\.1)?")
 END_OF_HEAD = re.compile(r"\n\r?\n")
@@ -417,6 +418,8 @@ def _split_answer(text: str) -> tuple[str, str, str]:
     if match is None:
         return text, "", ""
     head = text[: match.start()].removesuffix("\r").replace("\r\n", "\n").replace("\n", "\r\n")
+    # RFC 9112 section 4: the space stays where there is no reason phrase, and some clients insist.
+    head = NO_REASON.sub(r"\g<0> ", head)
     if not head.isascii():
         raise InvalidAnswer(
             "the answer's head holds text that is not ASCII; encode it (RFC 9110 section 5.5)"
@@ -477,8 +480,7 @@ def _check_101(fields: list[tuple[str, str]], body: str, offer: Offer) -> Accept
             raise InvalidAnswer(f"a 101 has no body, so no {name} (RFC 9110 section 8.6)")
     if [value.lower() for value in _values(fields, "upgrade")] != ["websocket"]:
         raise InvalidAnswer("a 101 needs Upgrade: websocket, once")
-    options = ",".join(_values(fields, "connection")).lower().split(",")
-    if "upgrade" not in (option.strip() for option in options):
+    if "upgrade" not in _read_connection(fields):
         raise InvalidAnswer("a 101 needs Connection: Upgrade")
     right = accept_key(offer.key)
     if _values(fields, "sec-websocket-accept") != [right]:
@@ -486,6 +488,13 @@ def _check_101(fields: list[tuple[str, str]], body: str, offer: Offer) -> Accept
     subprotocol = _check_subprotocol(_values(fields, "sec-websocket-protocol"), offer)
     extensions, header = _check_extensions(_values(fields, "sec-websocket-extensions"), offer)
     return Accepted(subprotocol, extensions, header)
+
+
+def _read_connection(fields: list[tuple[str, str]]) -> list[str]:
+    try:
+        return [option.lower() for option in _flat(parse_connection, _values(fields, "connection"))]
+    except InvalidHeader as exc:
+        raise InvalidAnswer("the Connection field is malformed; a 101 needs Connection: Upgrade") from exc
 
 
 def _check_subprotocol(values: list[str], offer: Offer) -> str | None:

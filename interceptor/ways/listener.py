@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from .. import log
 from ..config import Limits, Security, Timeouts
@@ -26,7 +26,7 @@ TICK = 0.001
 """Any delay above 0: it is about the order of things, not about time."""
 
 BACKLOG = 128
-"""Connections that may wait. asyncio accepts as many in a turn, and logs each that fails."""
+"""Connections that may wait; asyncio accepts as many in a turn."""
 
 GRACE = 1.0
 """Seconds in which connections that were dropped are gone."""
@@ -141,9 +141,14 @@ class Listener:
             OSError: the address cannot be had.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Incoming(self, self.receiver), host, port, backlog=BACKLOG
-        )
+        port_socket = Port.open(host, port)
+        try:
+            self._server = await loop.create_server(
+                lambda: Incoming(self, self.receiver), sock=port_socket, backlog=BACKLOG
+            )
+        except BaseException:
+            port_socket.close()
+            raise
         addresses = [listening.getsockname()[:2] for listening in self._server.sockets]
         self._hold_localhost(*addresses[0])
         return addresses
@@ -219,6 +224,38 @@ class Listener:
         self.transports.discard(transport)
         if not self.transports and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
+
+
+class Port(socket.socket):
+    """A listening socket that fails once a turn where the system has no descriptor left for a connection.
+
+    asyncio tries on, up to BACKLOG times, logs each failure, and tries again for each of them a second later:
+    more and more.
+    """
+
+    _failed = False
+
+    @classmethod
+    def open(cls, host: str, port: int) -> Self:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return cls(made.family, made.type, made.proto, made.detach())
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; right after a failure nobody seems to wait."""
+        if self._failed:
+            self._failed = False
+            raise BlockingIOError("the system has no descriptor left; later")
+        try:
+            return super().accept()
+        except OSError as exc:
+            self._failed = exc.errno in (errno.EMFILE, errno.ENFILE)
+            raise
 
 
 class Incoming(asyncio.Protocol):

@@ -1,0 +1,1 @@
+"""Fuzzing: what is tried is in `targets`, how in README.md."""
