@@ -195,6 +195,13 @@ def test_a_long_origin_is_not_repeated_whole() -> None:
     assert len(caught.value.reason) < 600
 
 
+def test_the_token_in_an_origin_is_not_repeated() -> None:
+    """A program has put its URL there."""
+    with pytest.raises(HandshakeFailure, match="may not connect") as caught:
+        made().check(asking(f"http://evil.test/?token={TOKEN}"), ROOT, named=True, token=True)
+    assert TOKEN not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("listed", "origin", "let_in"),
     [

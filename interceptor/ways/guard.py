@@ -179,11 +179,9 @@ class Guard:
                 )
             return
         if not self._allows(origin.lower(), url, named or token):
-            raise HandshakeFailure(
-                403,
-                f"pages of origin {origin[:200]!r} may not connect; if they should, set "
-                f"Security(origins=[{origin[:200]!r}])",
-            )
+            shown = self._written.sub(HIDDEN, origin)[:200]
+            remedy = f"if they should, set Security(origins=[{shown!r}])"
+            raise HandshakeFailure(403, f"pages of origin {shown!r} may not connect; {remedy}")
 
     def check_page(self, request: Request, url: URL, *, named: bool, token: bool) -> None:
         """Check who asks for a page: Origin, or where there is none what the browser says of the asking page.

@@ -128,7 +128,8 @@ class Near(Stream):
         """Count it out at once: the program may go on with its answer."""
         super().connection_lost(exc)
         self.lost()
-        self.gone.set_result(None)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
 
 class Visit:
