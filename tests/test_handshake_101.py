@@ -45,22 +45,22 @@ def offer(extensions: str = "", subprotocols: tuple[str, ...] = ()) -> Offer:
 @pytest.mark.parametrize(
     ("asked", "parameters"),
     [
-        (CHROMIUM, "server_max_window_bits=12; client_max_window_bits=12"),
-        (FIREFOX, "server_max_window_bits=12"),
+        (CHROMIUM, "server_max_window_bits=11; client_max_window_bits=11"),
+        (FIREFOX, "server_max_window_bits=11"),
         ("x-webkit-deflate-frame", None),
         ("", None),
-        ("x, permessage-deflate", "server_max_window_bits=12"),
+        ("x, permessage-deflate", "server_max_window_bits=11"),
         (f"{FIREFOX}; server_max_window_bits=8", None),
-        (f"{FIREFOX}; server_max_window_bits=8, {FIREFOX}", "server_max_window_bits=12"),
+        (f"{FIREFOX}; server_max_window_bits=8, {FIREFOX}", "server_max_window_bits=11"),
         (f"{FIREFOX}; server_max_window_bits=9", "server_max_window_bits=9"),
-        (f"{FIREFOX}; server_max_window_bits=15", "server_max_window_bits=12"),
+        (f"{FIREFOX}; server_max_window_bits=15", "server_max_window_bits=11"),
         (f"{FIREFOX}; server_max_window_bits=10, {FIREFOX}", "server_max_window_bits=10"),
-        (f"{FIREFOX}; client_max_window_bits=8", "server_max_window_bits=12; client_max_window_bits=8"),
-        (f"{FIREFOX}; client_max_window_bits=15", "server_max_window_bits=12; client_max_window_bits=12"),
-        (f"{FIREFOX}; server_no_context_takeover", "server_no_context_takeover; server_max_window_bits=12"),
-        (f"{FIREFOX}; client_no_context_takeover", "client_no_context_takeover; server_max_window_bits=12"),
+        (f"{FIREFOX}; client_max_window_bits=8", "server_max_window_bits=11; client_max_window_bits=8"),
+        (f"{FIREFOX}; client_max_window_bits=15", "server_max_window_bits=11; client_max_window_bits=11"),
+        (f"{FIREFOX}; server_no_context_takeover", "server_no_context_takeover; server_max_window_bits=11"),
+        (f"{FIREFOX}; client_no_context_takeover", "client_no_context_takeover; server_max_window_bits=11"),
         (f"{FIREFOX}; unknown", None),
-        (f"{FIREFOX}; unknown, {CHROMIUM}", "server_max_window_bits=12; client_max_window_bits=12"),
+        (f"{FIREFOX}; unknown, {CHROMIUM}", "server_max_window_bits=11; client_max_window_bits=11"),
         (f"{FIREFOX}; server_no_context_takeover=1", None),
         (f"{FIREFOX}; server_max_window_bits", None),
         (f"{FIREFOX}; server_max_window_bits=16", None),
@@ -100,7 +100,7 @@ def assert_they_understand_each_other(agreed: Accepted) -> None:
 def test_small_windows_save_memory() -> None:
     (ours,) = choose_extensions(offer(CHROMIUM), True).extensions
     assert isinstance(ours, PerMessageDeflate)
-    assert (ours.local_max_window_bits, ours.remote_max_window_bits) == (12, 12)
+    assert (ours.local_max_window_bits, ours.remote_max_window_bits) == (11, 11)
     assert ours.compress_settings == {"memLevel": 4}
 
 
