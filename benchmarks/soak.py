@@ -352,12 +352,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return the exit status."""
     options = parse(arguments)
-    if options.draw:
-        draw_chart(options.draw, options.svg)
-        return 0
-    allow_files(max(FILES, options.sockets + FILES))
-    progress(f"seed {options.seed}")
+    allow_files(options.sockets + FILES)
     try:
+        if options.draw:
+            draw_chart(options.draw, options.svg)
+            return 0
+        progress(f"seed {options.seed}")
         found = measure(options)
     except (BenchmarkError, MissingServer, Broken) as exc:
         progress(f"failed: {exc}")

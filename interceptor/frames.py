@@ -234,7 +234,7 @@ class Frames:
         """Leave no circle: nothing comes or goes any more.
 
         The core and its parser know each other, and until the garbage collector came by, would keep what
-        permessage-deflate has, a quarter of a megabyte.
+        permessage-deflate has.
         """
         self.core.extensions = []
         self.core.parser.close()

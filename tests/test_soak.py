@@ -134,3 +134,18 @@ def test_what_is_left_is_named() -> None:
     assert soak.left_over("then", {"Session": 1, "tasks": 2}, {"Session": 3, "tasks": 2}) == [
         "then there is more: 2 Session"
     ]
+
+
+def test_the_chart_has_a_line_for_each_loop(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for loop in ("asyncio", "uvloop"):
+        samples = [(second, 50 * soak.MIB, 200) for second in range(200)]
+        (tmp_path / loop).write_text(json.dumps({"loop": loop, "samples": samples}))
+    target = tmp_path / "chart.svg"
+    files = [str(tmp_path / loop) for loop in ("asyncio", "uvloop")]
+    assert soak.main(["--draw", *files, "--svg", str(target)]) == 0
+    text = target.read_text()
+    assert ">asyncio<" in text
+    assert ">uvloop<" in text
+    assert "currentColor" in text
+    assert "prefers-color-scheme: dark" in text
