@@ -372,10 +372,12 @@ class Frames:
     def _add(self, piece: bytes) -> None:
         """Add a piece to the payload; small ones in one place, for it may come byte by byte."""
         last = self._body[-1] if self._body else b""
-        if isinstance(last, bytearray) and len(last) < SLICE:
+        if len(piece) >= LARGE:
+            self._body.append(piece)
+        elif isinstance(last, bytearray) and len(last) < SLICE:
             last += piece
         else:
-            self._body.append(bytearray(piece) if len(piece) < LARGE else piece)
+            self._body.append(bytearray(piece))
 
     def _mask_now(self) -> bytes:
         """Return the mask as the next byte of the payload has it."""

@@ -459,3 +459,10 @@ async def test_ipv6() -> None:
             assert (await peer.ask(request("/page", own, origin="http://[::2]"))).status == 403
         await seen.wait_for(WebSocketError)
         assert [event.url for event in seen.of(WebSocketUpgrade)] == ["ws://myapp/page", "ws://myapp/program"]
+
+
+async def test_small_packets_are_not_delayed() -> None:
+    """asyncio sees to it for sockets that it knows to be TCP."""
+    async with make_host() as host, Peer.open(host):
+        [transport] = host._listener.transports
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -244,7 +244,8 @@ class Port(socket.socket):
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        return cls(made.family, made.type, made.proto, made.detach())
+        # The protocol is named: else asyncio would not switch the delay of small packets off.
+        return cls(made.family, made.type, socket.IPPROTO_TCP, made.detach())
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection; right after a failure nobody seems to wait."""
