@@ -27,6 +27,10 @@ Bytes = bytes | bytearray | memoryview
 PIECE = 256 * 1024
 """Most bytes handed to the transport at once."""
 
+READ = 127 * 1024
+"""Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may ask
+the system for each and give it back, which costs more than all the rest of a small message."""
+
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
 
@@ -144,6 +148,8 @@ class Connection(asyncio.Protocol):
         self._stream_ended = False
         self._lost_transport = False
         self._pings: dict[bytes, asyncio.Future[None]] = {}
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ
         transport.set_protocol(self)
         self._schedule_ping()
 

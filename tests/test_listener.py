@@ -466,3 +466,10 @@ async def test_small_packets_are_not_delayed() -> None:
     async with make_host() as host, Peer.open(host):
         [transport] = host._listener.transports
         assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_reads_are_no_larger_than_memory_is_cheap() -> None:
+    """asyncio makes a buffer of that size for each; uvloop has one for all."""
+    async with make_host() as host, Peer.open(host):
+        [transport] = host._listener.transports
+        assert getattr(transport, "max_size", 0) < 128 * 1024
