@@ -28,8 +28,8 @@ PIECE = 256 * 1024
 """Most bytes handed to the transport at once."""
 
 READ = 127 * 1024
-"""Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may ask
-the system for each and give it back, which costs more than all the rest of a small message."""
+"""Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may
+ask the system for each and give it back, which costs more than all the rest of a small message."""
 
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
