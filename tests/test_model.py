@@ -55,7 +55,7 @@ from .wire import ANYONE
 
 EXAMPLES = int(os.environ.get("MODEL", "100"))
 WRITE_BUFFER = 512 * 1024
-MUCH = bytes(range(256)) * 1200  # More than the system takes at once.
+MUCH = bytes(range(256)) * 1800  # More than the system takes at once.
 ANSWERS: dict[str, Outcome] = {
     "accept": "opened",
     "deny": "denied",
@@ -409,7 +409,7 @@ class Life(RuleBasedStateMachine):
         if not isinstance(self.pieces.get(far.target), bytes):
             self.sends(far, text, False)
 
-    @rule(far=fars, count=st.integers(1, 12), deaf=st.booleans())
+    @rule(far=fars, count=st.integers(1, 30), deaf=st.booleans())
     def program_sends_much(self, far: Far, count: int, deaf: bool) -> None:
         if deaf:
             far.reading = False
