@@ -55,6 +55,7 @@ from .wire import ANYONE
 
 EXAMPLES = int(os.environ.get("MODEL", "100"))
 WRITE_BUFFER = 512 * 1024
+MUCH = bytes(range(256)) * 1800  # More than the system takes at once.
 ANSWERS: dict[str, Outcome] = {
     "accept": "opened",
     "deny": "denied",
@@ -408,14 +409,13 @@ class Life(RuleBasedStateMachine):
         if not isinstance(self.pieces.get(far.target), bytes):
             self.sends(far, text, False)
 
-    @rule(far=fars, count=st.integers(1, 12))
-    def program_sends_much(self, far: Far, count: int) -> None:
-        if far.target in self.pieces:
-            return
-        for number in range(count):
-            self.sends(far, os.urandom(8) + bytes([number]) * 50_000)
-        # More waits for it than the host keeps: it may be dropped, and all with it.
-        far.full = far.full or far.unread > WRITE_BUFFER
+    @rule(far=fars, count=st.integers(1, 30), deaf=st.booleans())
+    def program_sends_much(self, far: Far, count: int, deaf: bool) -> None:
+        if deaf:
+            far.reading = False
+        if far.target not in self.pieces:
+            for number in range(count):
+                self.sends(far, os.urandom(8) + bytes([number]) * 50_000)
 
     @rule(data=datas)
     def program_broadcasts(self, data: Data) -> None:
@@ -433,9 +433,13 @@ class Life(RuleBasedStateMachine):
         far.account.taken.append(data)
         far.account.lossy_out |= far.silent
         far.unread += len(data)
+        # More waits for it than the host keeps: it may be dropped, and all with it.
+        far.full = far.full or far.unread > WRITE_BUFFER
 
-    @rule(far=fars, code=codes)
-    def program_closes(self, far: Far, code: int) -> None:
+    @rule(far=fars, code=codes, much=st.booleans())
+    def program_closes(self, far: Far, code: int, much: bool) -> None:
+        if much and far.target not in self.pieces:
+            self.sends(far, MUCH)
         try:
             self.call(self.host.WebSocketClose, self.id_of(far), code, "enough")
         except UnknownSocket:
@@ -470,8 +474,8 @@ class Life(RuleBasedStateMachine):
 
     async def send_and_wait(self, far: Far) -> None:
         if self.may_send(far) and far.target not in self.pieces:
-            self.took(far, "?")
-            await self.quiet(self.host.sockets[self.id_of(far)].send("?"))
+            self.took(far, MUCH)
+            await self.quiet(self.host.sockets[self.id_of(far)].send(MUCH))
 
     @staticmethod
     async def quiet(coroutine: Any) -> None:
