@@ -77,15 +77,15 @@ class Shared:
     def __init__(self, payload: bytes, opcode: Literal[1, 2]) -> None:
         self.payload = payload
         self._opcode = opcode
-        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._frames: dict[int, bytes] = {}
 
-    def frame(self, deflate: PerMessageDeflate | None) -> tuple[bytes, bytes]:
-        """Return head and payload of the frame for a connection with this compression."""
+    def frame(self, deflate: PerMessageDeflate | None) -> bytes:
+        """Return the frame for a connection with this compression."""
         bits = 0 if deflate is None else deflate.local_max_window_bits
         made = self._frames.get(bits)
         if made is None:
             fresh = deflate and PerMessageDeflate(True, True, bits, bits, deflate.compress_settings)
-            made = self._frames[bits] = _whole_frame(self.payload, self._opcode, fresh)
+            made = self._frames[bits] = b"".join(_whole_frame(self.payload, self._opcode, fresh))
         return made
 
 
@@ -192,7 +192,7 @@ class Frames:
 
     def send_shared(self, message: Shared) -> None:
         """Make the frame of a message that goes to many; the core must be open, on the server's side."""
-        self._writes += message.frame(self._deflate)
+        self._writes.append(message.frame(self._deflate))
         self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover
 
     def ping(self, payload: bytes) -> None:
