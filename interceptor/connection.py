@@ -392,7 +392,8 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self._out = NOTHING
             if not self._blocked and self._frames.core.eof_sent:
-                self._half_close()
+                # Soon, not now: within resume_writing() asyncio's transport would do it once more.
+                self._loop.call_soon(self._half_close)
 
     def _next_piece(self) -> Bytes:
         """Take the next PIECE bytes of what waits; a large payload is not copied for it."""
@@ -413,6 +414,11 @@ class Connection(asyncio.Protocol):
         if transport.is_closing():
             return
         if transport.can_write_eof() and not self._eof_received:
+            if transport.get_write_buffer_size():
+                # Left to asyncio's transport, the half-close raises in the loop where the peer was faster.
+                transport.set_write_buffer_limits(0)
+                if self._blocked:
+                    return
             try:
                 transport.write_eof()
             except (OSError, RuntimeError):  # The peer was faster.

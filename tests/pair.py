@@ -91,6 +91,9 @@ class Wire(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.inner.get_write_buffer_size()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.inner.set_write_buffer_limits(high, low)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -398,6 +398,29 @@ class TestServer(Ends):
 
     client = False
 
+    async def test_the_stream_ends_only_when_all_is_out(self) -> None:
+        """asyncio's transport raises in the loop where it has to end it later and the peer was faster."""
+        async with self.pair() as (connection, far, _, wire, lost):
+            left: list[int] = []
+            end = wire.write_eof
+
+            def write_eof() -> None:
+                left.append(wire.get_write_buffer_size())
+                end()
+
+            wire.write_eof = write_eof  # type: ignore[method-assign]
+            far.pause()
+            while not wire.get_write_buffer_size():
+                connection.send(bytes(20_000), 2)
+            connection.close(3000)
+            connection.fail(1011, "enough")
+            far.resume()
+            while await far.reader.read(MIB):
+                pass
+            far.writer.close()
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+            assert left == [0]
+
 
 class TestClient(Ends):
     """A connection to a real server."""
