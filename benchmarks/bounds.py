@@ -47,7 +47,7 @@ PING, PONG = 9, 10
 PAUSE = 0.002  # seconds between two of its messages
 EVENT = 512  # bytes that an event takes besides its data; it is counted for as much
 READ = 256 * KIB  # bytes of one read of a socket
-SLICE = 64 * KIB  # bytes of frames that are handled before the host asks again whether there is room
+SLICE = 16 * KIB  # bytes of frames that may be handled before the host asks again whether there is room
 NOISE = MIB  # bytes that a process grows by when it does something for the first time
 
 

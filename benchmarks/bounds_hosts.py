@@ -23,7 +23,7 @@ from interceptor import Host, InterceptorError, Security, Session, WebSocketRece
 
 REST = 0.01  # seconds that a slow callback takes
 BLOCKED = 10.0  # seconds for which a GUI does not come back
-PIECE = bytes(64 * 1024)
+SIZE = 64 * 1024  # bytes of what a program sends
 STEP = 0.005  # seconds between two messages of a program that sends
 FREE = 8  # messages that a callback which fails later still takes, so that all is warm
 
@@ -119,14 +119,14 @@ class Program:
         """Send more than the peer takes, until the host has had enough."""
         with suppress(InterceptorError):
             while True:
-                self.host.WebSocketSend(id, PIECE)
+                self.host.WebSocketSend(id, b"x" * SIZE)
                 await asyncio.sleep(STEP)
 
     def send_from_thread(self, id: str) -> None:
         """The same, as fast as a thread can."""
         with suppress(InterceptorError):
             while True:
-                self.host.WebSocketSend(id, PIECE)
+                self.host.WebSocketSend(id, b"x" * SIZE)
 
     # The program's own thread.
 
