@@ -36,10 +36,10 @@ needs_signals = pytest.mark.skipif(os.name == "nt", reason="signals and limits o
 
 
 @contextlib.contextmanager
-def program(code: str) -> Iterator[subprocess.Popen[str]]:
-    """A program of its own, in development mode; it is gone at the end."""
+def program(code: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of its own, in development mode or with these options; it is gone at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", code],
+        [sys.executable, *(options or ("-X", "dev")), "-c", code],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -214,9 +214,9 @@ STOPS = """asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio
 EXITS = """signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))"""
 
 
-def terminated(code: str) -> tuple[int, int | None, str]:
+def terminated(code: str, *options: str) -> tuple[int, int | None, str]:
     """Run a program, open a socket, send SIGTERM; its exit status, the close code, what it complains of."""
-    with program(code) as process:
+    with program(code, *options) as process:
         assert process.stdout is not None
         with connect(process.stdout.readline().strip()) as peer:
             process.send_signal(signal.SIGTERM)
@@ -258,9 +258,13 @@ def test_sigterm_that_cancels_the_program_closes_its_sockets(loop: str) -> None:
 @needs_signals
 @LOOPS
 def test_sigterm_that_exits_closes_the_sockets_of_a_thread(loop: str) -> None:
-    """Several times: the signal comes just when an event does, and neither may be lost."""
+    """Several times: the signal comes just when an event does, and neither may be lost.
+
+    Not in development mode: there asyncio walks the stack for each call, and what is raised meanwhile is lost
+    in the generator that does it.
+    """
     for _ in range(4):
-        status, code_seen, errors = terminated(HOST + IN_THREAD.format(EXITS, FACTORY[loop]))
+        status, code_seen, errors = terminated(HOST + IN_THREAD.format(EXITS, FACTORY[loop]), "-W", "default")
         assert (status, code_seen, complaints(errors)) == (3, 1001, [])
         assert "Traceback" not in errors
 

@@ -45,7 +45,7 @@ print(event.code)
 @pytest.mark.timeout(180)  # It may have all to read for the first time.
 def test_mypy(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy comes with the dev extra")
-    typed = re.findall(r"```py\n(.*?)```", THREADS, re.DOTALL)
+    typed = [text for text in re.findall(r"```py\n(.*?)```", THREADS, re.DOTALL) if "event: " in text]
     loops = [text for text in re.findall(r"```python\n(.*?)```", THREADS, re.DOTALL) if "host.dq()" in text]
     assert (len(typed), len(loops)) == (1, 1)
     files = {

@@ -169,7 +169,7 @@ DENIALS: list[tuple[str, Reply, bytes]] = [
     (
         "200 without a phrase",
         lambda event: event.answer("HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok"),
-        b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
     ),
     (
         "vector",

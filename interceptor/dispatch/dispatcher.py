@@ -209,12 +209,15 @@ class Dispatcher:
             raise InvalidState("the host's event loop has ended")
         self._calls.append((function, args))
         if not self._woken:
-            # One wake-up for all calls until the loop takes them.
-            self._woken = True
             try:
+                # One wake-up for all calls until the loop takes them.
+                self._woken = True
                 loop.call_soon_threadsafe(self._run_calls)
             except RuntimeError as exc:
                 raise InvalidState("the host's event loop has ended") from exc
+            except BaseException:  # Of a signal's handler: the next call wakes the loop, or `drain`.
+                self._woken = False
+                raise
 
     def report(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop's thread like `run`; where the loop is gone nobody needs to know."""
@@ -271,7 +274,7 @@ class Dispatcher:
                 "dq() would wait here, on the host's own thread, for what only this thread can bring; "
                 "use `async for event in host.events()`, or call dq() from another thread"
             )
-        if self.loop.is_closed():
+        if self.loop.is_closed() and (self._queue is None or not self._queue.ended):
             raise InvalidState("the host's event loop has ended")
         if self.crossing is not None and not self.crossing.gives_out:
             raise InvalidState("this host has a post=, where its callbacks run; dq() is for hosts without")
@@ -365,6 +368,7 @@ class Dispatcher:
         What is cancelled gets GRACE seconds in all to clean up. Callbacks that the program's thread has not
         come to by then are left out.
         """
+        self._run_calls()
         await self._settle(deadline)
         self.hurried = True
         if self.crossing is not None and self._waited_for():

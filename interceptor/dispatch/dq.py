@@ -30,6 +30,11 @@ def cost(event: Event) -> int:
     return EVENT_COST
 
 
+LOOK_AGAIN = 0.1
+"""Seconds after which a stop looks for jobs without a wake-up: what ends the program, a signal's handler say,
+may have raised just as this thread made one or took it."""
+
+
 class Queue:
     """Wake-ups for a thread of the program that runs the jobs of a crossing itself.
 
@@ -50,7 +55,8 @@ class Queue:
         self._wakeups: SimpleQueue[object] = SimpleQueue()
         self._taking = threading.Lock()
         self._taker = 0
-        self._ended = False
+        self._slice = PATIENCE_SLICE
+        self.ended = False
         self.end_told = False
         if crossing is not None:
             crossing.divert(self._post)
@@ -91,6 +97,7 @@ class Queue:
             return
         self._taker = threading.get_ident()
         try:
+            self._slice = LOOK_AGAIN
             deadline = time.monotonic() + timeout
             while self._take(deadline) is not None:
                 """Nobody asks for it any more."""
@@ -99,7 +106,7 @@ class Queue:
 
     def end(self) -> None:
         """Return who waits, once nothing is left to run."""
-        self._ended = True
+        self.ended = True
         self._wakeups.put(None)
 
     def _take(self, deadline: float) -> Event | None:
@@ -114,7 +121,7 @@ class Queue:
             event = crossing.run(deadline, waiting)
             if event is not None:
                 return event
-            if not len(crossing) and self._ended:
+            if not len(crossing) and self.ended:
                 self.end_told = True
                 return None
             if not self._wait(deadline):
@@ -135,7 +142,7 @@ class Queue:
             if len(self.crossing):
                 return True
             try:
-                self._wakeups.get(timeout=min(patience, PATIENCE_SLICE))
+                self._wakeups.get(timeout=min(patience, self._slice))
             except Empty:
                 continue
             finally:
