@@ -500,6 +500,10 @@ def event_class(which: object) -> type[Event]:
     try:
         return _BY_KEY[which]
     except (KeyError, TypeError):
+        if callable(which) and not isinstance(which, type):
+            raise UnknownEvent(
+                f'the event comes first: write @host.on("WebSocketReceive"), not @host.on, before {which!r}'
+            ) from None
         known = ", ".join(f"{cls.__name__} ({cls.number})" for cls in EVENTS)
         raise UnknownEvent(f"{which!r} is no event; there are {known}, and 'All'") from None
 
