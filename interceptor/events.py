@@ -229,7 +229,10 @@ class HTTPRequest(Event):
         if not _is_final(status):
             raise InvalidAnswer(f"status {status!r} answers nothing; respond(body, status) takes 200 to 599")
         if not isinstance(body, str | bytes | bytearray | memoryview):
-            raise UnsupportedType(f"the body of respond() is str or bytes, not {type(body).__name__}")
+            raise UnsupportedType(
+                f"the body of respond() is str or bytes, not {type(body).__name__}; for JSON write "
+                'event.respond(json.dumps(value), mime="application/json")'
+            )
         answer = {
             "handle": 1,
             "status": status,
