@@ -17,6 +17,7 @@ from aiohttp import web
 from interceptor import Host, Security, Session
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Clock</title>
+<link rel="icon" href="data:,">
 <style>
 :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }}
 body {{ display: grid; place-items: center; min-height: 90vh; background: light-dark(#f6f7f9, #14171c);

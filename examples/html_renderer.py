@@ -19,12 +19,14 @@ STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 body { max-width: 32rem; margin: 2.5rem auto; padding: 0 1.25rem; background: light-dark(#f6f7f9, #14171c);
        color: light-dark(#1d2430, #e8ebf0); }
-h1 { font-size: 1.4rem; } form { display: flex; gap: .6rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.75rem 0 .6rem; }
+form { display: flex; gap: .6rem; }
 input, button { font: inherit; padding: .5rem .8rem; border-radius: .5rem; color: inherit;
        border: 1px solid light-dark(#d5d9e0, #39404c); background: light-dark(#fff, #1d2129); }
 button { border: 0; font-weight: 600; color: light-dark(#fff, #10203c);
        background: light-dark(#2f6fdf, #79a8ff); }
 #log { min-height: 6rem; padding: .8rem 1rem; border-radius: .7rem; white-space: pre-line;
+       overflow-wrap: anywhere;
        background: light-dark(#fff, #1d2129); }
 """
 SCRIPT = """
@@ -35,6 +37,7 @@ socket.onmessage = ({data}) => { note(data); if (data === "that is all") socket.
 socket.onclose = ({code, reason}) => note(`closed ${code} ${reason}`);
 """
 PAGE = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>HTMLRenderer</title>
+<link rel="icon" href="data:,">
 <style>{STYLE}</style>
 <h1>Good day, NAME</h1>
 <form method="post" action="/greet">

@@ -229,7 +229,10 @@ class HTTPRequest(Event):
         if not _is_final(status):
             raise InvalidAnswer(f"status {status!r} answers nothing; respond(body, status) takes 200 to 599")
         if not isinstance(body, str | bytes | bytearray | memoryview):
-            raise UnsupportedType(f"the body of respond() is str or bytes, not {type(body).__name__}")
+            raise UnsupportedType(
+                f"the body of respond() is str or bytes, not {type(body).__name__}; for JSON write "
+                'event.respond(json.dumps(value), mime="application/json")'
+            )
         answer = {
             "handle": 1,
             "status": status,
@@ -500,6 +503,10 @@ def event_class(which: object) -> type[Event]:
     try:
         return _BY_KEY[which]
     except (KeyError, TypeError):
+        if callable(which) and not isinstance(which, type):
+            raise UnknownEvent(
+                f'the event comes first: write @host.on("WebSocketReceive"), not @host.on, before {which!r}'
+            ) from None
         known = ", ".join(f"{cls.__name__} ({cls.number})" for cls in EVENTS)
         raise UnknownEvent(f"{which!r} is no event; there are {known}, and 'All'") from None
 

@@ -7,7 +7,7 @@ import enum
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Never, Self, TypeVar, cast
 
 from . import log
 from .config import Limits, Security, Settings, Timeouts, Tls
@@ -21,6 +21,7 @@ from .exceptions import (
     UnknownSocket,
     UnsupportedType,
 )
+from .gui import check_post
 from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule
 from .payload import Data, check_close
 from .session import Session
@@ -54,6 +55,9 @@ RouteT = TypeVar("RouteT", bound=RouteHandler)
 
 GRACE = 1.0
 """Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
+
+
+START = "write `async with host:`, or `with host.in_thread():` in a program without asyncio"
 
 
 class Phase(enum.Enum):
@@ -121,11 +125,7 @@ class Host(Reachable):
         for value, kind in ((limits, Limits), (timeouts, Timeouts), (security, Security), (tls, Tls)):
             if not isinstance(value, kind):
                 raise UnsupportedType(f"{value!r} is no {kind.__name__}; write {kind.__name__}(...)")
-        if not (post is None or callable(post)):
-            raise UnsupportedType(
-                f"post is {post!r}; it is a function that runs another one soon on your thread, "
-                "such as interceptor.gui.qt.post"
-            )
+        check_post(post)
         if ":" in root:
             raise InvalidArgument(f"root {root!r} is no name; a root has no port, such as 'myapp'")
         self.name = name
@@ -188,8 +188,11 @@ class Host(Reachable):
         there is nothing to await.
 
         Raises:
-            InvalidState: called where it would wait for itself, or on another event loop than the host's.
+            InvalidState: called where it would wait for itself, on another event loop than the host's, or in
+                a program without asyncio before `in_thread`.
         """
+        if self._phase is Phase.NEW and self._threaded is None and not _in_task():
+            raise InvalidState(f"the host is not started, so there is nothing to stop; {START}")
         stopping = self._stop()
         if self._threaded is None or (self._dispatcher.is_here and _in_task()):
             return stopping
@@ -247,6 +250,14 @@ class Host(Reachable):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    if not TYPE_CHECKING:  # Type checkers refuse `with host:` by themselves.
+
+        def __enter__(self) -> Never:
+            raise InvalidState(f"`with host:` starts nothing; {START}")
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Without it Python would not come to __enter__."""
 
     # In a program without asyncio.
 
@@ -531,4 +542,7 @@ class Host(Reachable):
 
 def _in_task() -> bool:
     """Whether the caller can await something."""
-    return asyncio.current_task() is not None
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

@@ -65,9 +65,15 @@ class Sessions:
         with self.dispatcher.changing:
             # Between two looks the loop may have opened it.
             session = self._promised.get(id) or self._open.get(id)
-        if session is None:
-            raise UnknownSocket(id)
-        return session
+        if session is not None:
+            return session
+        if id in self.pending:
+            raise UnknownSocket(
+                id,
+                "its handshake is not answered, so the socket is not open yet; call "
+                "host.answer(event.id, event.accept()) first and return None, or send after the callback",
+            )
+        raise UnknownSocket(id)
 
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
         """Send one message to the sockets of these IDs that are open; return how many they are."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
 
 from . import log
 from .dispatch import Dispatcher, LoopFactory, LoopThread
+from .exceptions import InvalidState
 
 __all__ = ["ThreadedHost"]
 
@@ -110,3 +111,14 @@ class ThreadedHost(Generic[HostT]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    if not TYPE_CHECKING:  # Type checkers refuse `async with host.in_thread():` by themselves.
+
+        async def __aenter__(self) -> Never:
+            raise InvalidState(
+                "a thread of its own is for programs without asyncio: write `with host.in_thread():` there, "
+                "and `async with host:` in an `async def`"
+            )
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            """Without it Python would not come to __aenter__."""

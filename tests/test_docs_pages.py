@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import textwrap
@@ -38,7 +39,7 @@ def snippets(page: str) -> list[str]:
 def test_they_are_there() -> None:
     """Each of them has its test here, or those of qt.md in test_docs_browsers.py."""
     pages = ("pages.md", "shim.md", "pywebview.md", "qt.md")
-    assert [len(snippets(page)) for page in pages] == [2, 1, 1, 2]
+    assert [len(snippets(page)) for page in pages] == [3, 1, 1, 2]
 
 
 def test_nobody_is_sent_to_a_package_of_that_name_that_is_not_ours() -> None:
@@ -101,7 +102,7 @@ async def test_files(folder: Path) -> None:
 
 
 async def test_answers(folder: Path) -> None:
-    first, second = snippets("pages.md")
+    first, second, _ = snippets("pages.md")
     before, with_, after = first.partition("with host.in_thread():")
     async with running(folder, before + second + with_ + after) as url:
         own = {"Origin": url.removesuffix("/"), "Content-Type": "text/plain"}
@@ -109,6 +110,33 @@ async def test_answers(folder: Path) -> None:
         assert (await fetch(f"{url}api/greet", b"Ann", Origin="http://other.test"))[0] == 403
         assert (await fetch(f"{url}api/greet"))[0] == 404  # That is not the callback's, nor a file's.
         assert (await fetch(url))[2].endswith("It is here")
+
+
+PHOTO = bytes(range(256)) + b"\r\n--"
+UPLOAD = (
+    b'--AaB03x\r\nContent-Disposition: form-data; name="who"\r\n\r\n\xc3\x84nne\r\n'
+    b'--AaB03x\r\nContent-Disposition: form-data; name="photo"; filename="a.eml"\r\n'
+    b"Content-Type: message/rfc822\r\n\r\n" + PHOTO + b"\r\n--AaB03x--\r\n"
+)
+FORM = "application/x-www-form-urlencoded"
+
+
+async def test_queries_forms_json_and_uploads(folder: Path) -> None:
+    first, second, third = snippets("pages.md")
+    before, with_, after = first.partition("with host.in_thread():")
+    async with running(folder, before + second + third + with_ + after) as url:
+
+        async def said(path: str, body: bytes | None = None, kind: str = "") -> object:
+            own = {"Origin": url.removesuffix("/"), "Content-Type": kind} if body else {}
+            status, _, text = await fetch(f"{url}api/{path}", body, **own)
+            return json.loads(text)["said"] if status == 200 else status
+
+        assert await said("query?who=%C3%84nne+B&who=C") == "Änne B"
+        assert await said("form", b"who=%C3%84nne+B", FORM) == "Änne B"
+        for kind in ("application/json", "text/plain;charset=UTF-8"):
+            assert await said("json", '{"who": "Änne"}'.encode(), kind) == "Änne"
+        assert await said("upload", UPLOAD, "multipart/form-data; boundary=AaB03x") == ["Änne", "a.eml", 260]
+        assert await said("form") == 404
 
 
 async def heard(folder: Path) -> None:

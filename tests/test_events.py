@@ -173,6 +173,12 @@ def test_what_is_no_vector_is_refused(vector: Any) -> None:
     assert repr(vector) in str(caught.value)
 
 
+@pytest.mark.parametrize("callback", [print, [].append, lambda event: None])
+def test_a_callback_in_the_place_of_an_event(callback: object) -> None:
+    with pytest.raises(UnknownEvent, match=r'write @host\.on\("WebSocketReceive"\)'):
+        event_class(callback)
+
+
 @pytest.mark.parametrize("which", [839, 845, "All", "websocketclose", None, [], {}, True, Event, str, b"840"])
 def test_what_is_no_event_is_refused(which: object) -> None:
     with pytest.raises(UnknownEvent) as caught:

@@ -30,6 +30,15 @@ TESTED = {
 }
 
 
+def test_no_page_has_the_browser_ask_for_an_icon_that_is_not_there() -> None:
+    texts = [
+        path.read_text(encoding="utf-8") for path in EXAMPLES.rglob("*.*") if path.suffix in (".html", ".py")
+    ]
+    pages = [text for text in texts if "<!doctype" in text]
+    assert len(pages) == 5
+    assert all('<link rel="icon"' in page for page in pages)
+
+
 @asynccontextmanager
 async def running(name: str, urls: int = 1) -> AsyncIterator[list[str]]:
     """Run an example; give the URLs that it prints first. It must end by Ctrl-C without a traceback."""

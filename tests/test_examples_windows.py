@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -104,6 +104,16 @@ FILL = """text => {
 }"""
 
 
+FITS = """() => {
+    const list = document.querySelector("#list"), boxes = [...list.querySelectorAll("input")];
+    return [list.scrollWidth <= list.clientWidth, new Set(boxes.map(box => box.offsetWidth)).size];
+}"""
+
+SIZES = (
+    """() => ["h1", "h2"].map(name => parseFloat(getComputedStyle(document.querySelector(name)).fontSize))"""
+)
+
+
 async def test_pywebview(tmp_path: Path) -> None:
     require_qt()
     pytest.importorskip("webview", reason="no pywebview")
@@ -119,6 +129,9 @@ async def test_pywebview(tmp_path: Path) -> None:
         await page.run("() => document.querySelector('#list input').click()")
         await page.text("2 of 3 left")
         assert await page.run("() => document.querySelectorAll('.done').length") == 1
+        await page.run(FILL, "A" * 150)
+        await page.text("3 of 4 left")
+        assert await page.run(FITS) == [True, 1]
         await shots(page, "pywebview")
         await program.tell(quit="now")
         await program.ends()
@@ -222,6 +235,8 @@ async def test_html_renderer(tmp_path: Path) -> None:
         Devtools.find(program.log, "dyalog_root") as page,
     ):
         await page.text("Good day, whoever you are")
+        first, second = cast(list[float], await page.run(SIZES))
+        assert first > second
         await page.text("you said: hello from the page\nthat is all\nclosed 1000 thanks")
         await page.run(FILL, "<Ann>")
         await page.text("Good day, <Ann>")

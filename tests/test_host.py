@@ -7,6 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -173,6 +174,27 @@ class TestLife:
         with pytest.raises(InvalidState, match="make another"):
             async with host:
                 raise AssertionError("it was entered")
+
+    def test_a_with_that_is_not_the_hosts_says_which_is(self) -> None:
+        host: Any = Host()
+        right = re.escape("write `async with host:`, or `with host.in_thread():`")
+        with pytest.raises(InvalidState, match=right), host:
+            raise AssertionError("it was entered")
+        with host.in_thread():  # The host is as good as new.
+            assert host.address
+
+    async def test_a_thread_of_its_own_in_asyncio_says_what_to_write(self) -> None:
+        threaded: Any = Host().in_thread()
+        with pytest.raises(InvalidState, match="`async with host:` in an `async def`"):
+            async with threaded:
+                raise AssertionError("it was entered")
+
+    def test_stop_before_start_is_not_silent(self) -> None:
+        host = Host()
+        with pytest.raises(InvalidState, match=r"nothing to stop; write `async with host:`"):
+            host.stop()
+        with host.in_thread():
+            assert host.address
 
     async def test_use_before_and_after(self) -> None:
         host = make_host()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -602,3 +603,12 @@ async def test_dq_answers_and_gives_out_what_has_no_callback() -> None:
         while not asked.done():
             assert await asyncio.to_thread(host.dq, 0.01) is None
         assert asked.result().body == b"by dq"
+
+
+async def test_a_body_that_is_a_dict_is_told_of_json(lines: list[Line]) -> None:
+    wrong: Any = {"a": 1}
+    host = Host(ROWS, root="myapp")
+    host.on("HTTPRequest")(lambda event: event.respond(wrong))
+    async with host:
+        assert (await one(host, ask("/"))).status == 500
+    assert any("not dict; for JSON write event.respond(json.dumps(value)" in str(line) for line in lines)

@@ -188,6 +188,24 @@ async def test_denial(reply: Reply, said: bytes, lines: list[Line]) -> None:
     assert [line["event"] for line in lines if line["log_level"] in ("warning", "error")] == []
 
 
+async def test_sending_before_the_answer_says_what_to_do_and_that_works() -> None:
+    async with make_host() as host, Peer.connect(host) as peer:
+        said: list[str] = []
+
+        @host.on("WebSocketUpgrade")
+        def upgrade(event: WebSocketUpgrade) -> None:
+            with pytest.raises(UnknownSocket, match=r"not answered.*host\.answer") as caught:
+                host.WebSocketSend(event.id, "too early")
+            said.append(str(caught.value))
+            host.answer(event.id, event.accept())
+            host.WebSocketSend(event.id, "in time")
+
+        await peer.send(MANUAL)
+        await switched(peer)
+        assert (await peer.frame()).payload == b"in time"
+        assert len(said) == 1
+
+
 async def test_denial_frees_the_place_and_the_id() -> None:
     async with make_host(limits=Limits(pending=1)) as host:
         seen = Recorder(host)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from interceptor import (
     Event,
     Host,
+    InvalidArgument,
     InvalidState,
     Limits,
     Session,
@@ -156,6 +157,11 @@ class TestWhere:
     def test_what_is_no_post(self, post: Callable[[Callable[[], None]], object]) -> None:
         with pytest.raises(UnsupportedType, match=r"interceptor\.gui\.qt\.post"):
             Host(post=post)
+
+    def test_tks_without_its_window(self) -> None:
+        tk = pytest.importorskip("interceptor.gui.tk")
+        with pytest.raises(InvalidArgument, match=r"write Host\(post=tk\.post\(root\)\)"):
+            Host(post=tk.post)
 
     @BOTH_LOOPS
     async def test_the_programs_own_loop_may_be_the_hosts(self) -> None:

@@ -287,6 +287,37 @@ async def test_what_no_rule_matches_is_native(windows: dict[str, Window], ui: Pa
         assert not here.events
 
 
+WARNED = """urls => {
+    const said = [];
+    console.warn = text => said.push(text);
+    for (const url of urls) {
+        try {
+            new WebSocket(url).close();
+        } catch {}
+    }
+    return said;
+}"""
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_mistyped_url_is_told_what_rules_there_are(
+    windows: dict[str, Window], ui: Path, engine: str
+) -> None:
+    rows = [("ws://myapp/pass", 0), ("ws://myapp/tasks", 1), ("*://gate/in", 1)]
+    async with Host(rows, root="myapp", ui=ui) as host:
+        await windows[engine].open(host.http_url("/"))
+        right = ["ws://myapp/tasks", "ws://myapp/pass", "ws://elsewhere/x", "/tasks", "ws:", "no:url"]
+        wrong = ["ws://myapp/progress", "wss://myapp/tasks?token", "ws://gate/"]
+        said = await windows[engine].run(WARNED, [*right, *wrong])
+    mine, gate = "ws://myapp/pass, ws://myapp/tasks", "ws://gate/in, wss://gate/in"
+    assert said == [
+        f"the shim knows no rule for ws://myapp/progress; there are {mine}",
+        f"the shim knows no rule for wss://myapp/tasks?token; there are {mine}",
+        f"the shim knows no rule for ws://gate/; there are {gate}",
+    ]
+
+
 @browser_test
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_in_pages_of_others_by_the_text(windows: dict[str, Window], engine: str) -> None:

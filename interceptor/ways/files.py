@@ -52,6 +52,7 @@ TYPES = {
     ".avif": "image/avif",
     ".js": "text/javascript",
     ".map": "application/json",
+    ".md": "text/markdown",
     ".mjs": "text/javascript",
     ".otf": "font/otf",
     ".ttf": "font/ttf",

@@ -29,6 +29,13 @@ export function decide(rules, url) {
   return row !== undefined && row[1];
 }
 
+// The patterns with the host name of a URL that none of them matches: it was mistyped, and of that the browser
+// would say no more than that a policy forbids it, or that there is no such name.
+export function nearMisses(rules, host, text) {
+  if (rules.some(([pattern]) => matches(pattern, text))) return [];
+  return rules.map(([pattern]) => pattern).filter(pattern => pattern.split("/")[2] === host);
+}
+
 // What a page means by the first argument of WebSocket, as the standard reads it; null where that is an error,
 // which the native constructor is to report in its own words.
 export function read(text, base) {
@@ -65,7 +72,11 @@ export function install({base, token, rules}, scope = globalThis) {
   function place(url) {
     if (url === null || url.host === here.host) return null;
     const scheme = url.protocol.slice(0, -1), text = normal(url);
-    if (!decide(rules[scheme], text)) return null;
+    if (!decide(rules[scheme], text)) {
+      const patterns = nearMisses([...rules.ws, ...rules.wss], url.host, text);
+      if (patterns.length > 0) scope.console.warn(`the shim knows no rule for ${text}; there are ${patterns.join(", ")}`);
+      return null;
+    }
     const target = new URL(`/.interceptor/${scheme}/${text.slice(scheme.length + 3)}`, here);
     if (token) target.search += `${target.search ? "&" : "?"}token=${token}`;
     target.username = url.username;
