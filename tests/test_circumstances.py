@@ -258,7 +258,7 @@ def test_sigterm_that_cancels_the_program_closes_its_sockets(loop: str) -> None:
 @needs_signals
 @LOOPS
 def test_sigterm_that_exits_closes_the_sockets_of_a_thread(loop: str) -> None:
-    """Several times: the signal comes just when an event does, and neither may be lost.
+    """The signal comes just when an event does, and neither may be lost.
 
     Not in development mode: there asyncio walks the stack for each call, and what is raised meanwhile is lost
     in the generator that does it.
