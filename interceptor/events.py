@@ -17,6 +17,7 @@ import base64
 import builtins
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import (
     Annotated,
@@ -91,7 +92,12 @@ class Event(BaseModel):
         object: the host, or its name where the event was read from a vector or from JSON.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        defer_build=True,  # It takes long, and most events are never validated.
+    )
 
     number: ClassVar[int]
     vector_fields: ClassVar[tuple[str, ...]]
@@ -491,7 +497,11 @@ EVENTS: tuple[type[Event], ...] = (
 _BY_KEY: dict[object, type[Event]] = {
     key: cls for cls in EVENTS for key in (cls, cls.number, cls.__name__, str(cls.number))
 }
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+@cache
+def _adapter() -> TypeAdapter[Event]:
+    return TypeAdapter(AnyEvent)
 
 
 def event_class(which: object) -> type[Event]:
@@ -518,7 +528,7 @@ def read_event(json: str | bytes) -> Event:
         InvalidArgument: the JSON is not an event.
     """
     try:
-        return _ADAPTER.validate_json(json)
+        return _adapter().validate_json(json)
     except ValidationError as exc:
         raise InvalidArgument(f"not an event: {_faults(exc)}") from exc
 
