@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, NamedTuple, Self
+from unittest.mock import patch
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -75,7 +77,16 @@ class Greedy:
 
 
 def read_frames(pieces: Sequence[bytes], *, chunks: bool, deflate: bool, held: bool, eof: bool) -> Read:
-    """Have a connection read a stream in these pieces."""
+    """Have a connection read a stream in these pieces, in one turn of the loop however long that takes."""
+    with (
+        patch("interceptor.connection.TURN", math.inf),
+        patch("interceptor.connection.LONG", math.inf),
+    ):
+        return read_at_once(pieces, chunks=chunks, deflate=deflate, held=held, eof=eof)
+
+
+def read_at_once(pieces: Sequence[bytes], *, chunks: bool, deflate: bool, held: bool, eof: bool) -> Read:
+    """Do what `read_frames` does, while no turn ends."""
     transport, owner = MemoryTransport(), Greedy()
     extensions = [PerMessageDeflate(False, False, 12, 12)] if deflate else []
     connection = Connection(

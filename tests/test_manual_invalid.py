@@ -82,6 +82,7 @@ INVALID: list[tuple[str, Reply, str]] = [
     ("lone CR", headers("HTTP/1.1 403 No\r\nX: a\rb\r\n\r\n"), "control characters"),
     ("not ASCII", headers("HTTP/1.1 403 Nö\r\n\r\n"), "not ASCII"),
     ("second head", headers("HTTP/1.1 403 No\r\n\r\nHTTP/1.1 200 Yes\r\n\r\n"), "second head"),
+    ("second head later", headers("HTTP/1.1 403 No\n\n\r\nHTTP/1.1 200 Yes\r\n\r\n"), "second head"),
     ("wrong length", headers("HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nfour"), "4 bytes"),
     ("two lengths", headers("HTTP/1.1 403 No\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx"), "1 bytes"),
     ("chunked", headers("HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n"), "Transfer-Encoding"),

@@ -463,7 +463,7 @@ def _content_length(status: int, fields: list[tuple[str, str]], content: bytes) 
     lengths = _values(fields, "content-length")
     if _values(fields, "transfer-encoding"):
         raise InvalidAnswer("the answer has Transfer-Encoding; give the body whole, its length is added")
-    if content.startswith(b"HTTP/1."):
+    if content.lstrip(b"\r\n").startswith(b"HTTP/1."):
         raise InvalidAnswer("the answer holds a second head; one upgrade has one answer")
     if content and status in (204, 205, 304):
         raise InvalidAnswer(f"an answer with status {status} has no body (RFC 9110)")
