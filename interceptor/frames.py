@@ -107,6 +107,7 @@ class Frames:
     """
 
     __slots__ = (
+        "_after",
         "_body",
         "_client",
         "_come",
@@ -155,6 +156,7 @@ class Frames:
         self._stale = False
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
+        self._after: list[Shared] = []
         self.held = False
         # Of what came: what is kept, from which place on; how many bytes must be added to it before a look is
         # of use; how many are to come of a frame that the core has begun; whether a message in fragments is
@@ -189,9 +191,19 @@ class Frames:
         else:
             self.core.send_continuation(payload, fin)
         self._pull()
+        if fin and self._after:
+            after, self._after = self._after, []
+            for message in after:
+                self.send_shared(message)
 
     def send_shared(self, message: Shared) -> None:
-        """Make the frame of a message that goes to many; the core must be open, on the server's side."""
+        """Make the frame of a message that goes to many; the core must be open, on the server's side.
+
+        Nothing may come between the pieces of a message: it waits for the last of them.
+        """
+        if self.core.expect_continuation_frame:
+            self._after.append(message)
+            return
         self._writes.append(message.frame(self._deflate))
         self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover
 

@@ -530,7 +530,8 @@ class Host(Reachable):
     def broadcast(self, ids: Iterable[str], data: Data) -> int:
         """Send one message to the sockets of these IDs that are open; return how many they are.
 
-        The message is checked, framed and compressed once for all of them. Callable from any thread.
+        The message is checked, framed and compressed once for all of them. To a socket that is amid a message
+        in pieces it goes after the last of them. Callable from any thread.
 
         Raises:
             InvalidArgument, UnsupportedType: the data cannot be sent.

@@ -32,11 +32,6 @@ class Outgoing:
         self._arrived = 0
         self._full = False
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether the last piece of a message is still to come."""
-        return self._unfinished is not None
-
     def prepare(self, data: Data, fin: bool, opcode: int | None) -> tuple[bytes, Literal[0, 1, 2], bool]:
         """Check and encode a message, or a piece of one; return payload, opcode and FIN of its frame.
 

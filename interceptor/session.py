@@ -286,13 +286,16 @@ class Session:
 
     @property
     def shares(self) -> bool:
-        """Whether the socket is open and no message of its own is unfinished."""
-        return self.state is State.OPEN and not self._given_up and not self._outgoing.unfinished
+        """Whether the socket is open, and the program's."""
+        return self.state is State.OPEN and not self._given_up
 
     def send_shared(self, message: Shared) -> None:
         """Send it; on the loop's thread."""
-        if self._connection is not None:
-            self._connection.send_shared(message)
+        connection, flushes = self._connection, self._dispatcher.flushes
+        if connection is not None:
+            if flushes is not None and connection.batch():
+                flushes.append(connection.flush)
+            connection.send_shared(message)
 
     def leave_shared(self, message: Shared) -> bool:
         """Count it, on another thread; False if too much is on its way already."""

@@ -84,7 +84,7 @@ class Sessions:
             try:
                 session = self.find(id)
                 if not session.shares:
-                    session.send_soon(data)
+                    session.send_soon(data)  # It says what is wrong with it, or the loop has yet to open it.
                 elif here:
                     session.send_shared(message)
                 elif session.leave_shared(message):

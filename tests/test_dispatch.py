@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Generator
 
 import pytest
@@ -357,3 +359,32 @@ class TestDrain:
         free.append(True)
         bench.gate.set()
         await bench.idle()
+
+
+async def test_calls_of_other_threads_leave_the_loop_to_its_sockets() -> None:
+    """However many there are, the loop turns in between."""
+    bench = Bench()
+    loop = asyncio.get_running_loop()
+    handled: Counter[int] = Counter()
+    turn = 0
+
+    def tick() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(tick)
+
+    def work() -> None:
+        handled[turn] += 1
+        time.sleep(0.001)
+
+    loop.call_soon(tick)
+
+    def ask() -> None:
+        for _ in range(200):
+            bench.dispatcher.run(work)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    await until(lambda: handled.total() == 200)
+    assert max(handled.values()) < 20

@@ -502,17 +502,35 @@ class TestBroadcast:
                     assert [inflate(await one.frame()) for _ in range(2)] == [(TEXT, text)] * 2
                     assert [await two.frame() for _ in range(2)] == [Frame(TEXT, text.encode())] * 2
 
-    async def test_an_unfinished_message_takes_it_as_its_last_piece(self) -> None:
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    @pytest.mark.parametrize("begun", ["begun ", b"begun "])
+    async def test_it_comes_after_a_message_in_pieces(self, where: str, begun: str | bytes) -> None:
+        """Nothing may come between the pieces; the other sockets have it at once."""
         async with make_host() as host:
             seen = Recorder(host)
-            async with opened(host, seen) as (one, first), opened(host, seen) as (two, _):
-                host.WebSocketSend(first, "begun ", fin=False)
-                assert host.broadcast(host.sockets, "to all") == 2
-                assert [await one.frame() for _ in range(2)] == [
-                    Frame(TEXT, b"begun ", fin=False),
-                    Frame(CONT, b"to all"),
+            async with opened(host, seen) as (one, first), opened(host, seen, extra=DEFLATE) as (two, second):
+                for id in (first, second):
+                    host.WebSocketSend(id, begun, fin=False)
+                assert await one.frame() == Frame(TEXT if begun == "begun " else BINARY, b"begun ", fin=False)
+                async with opened(host, seen) as (other, _):
+                    for text in ("to all", "again"):
+                        if where == "loop":
+                            assert host.broadcast(host.sockets, text) == 3
+                        else:
+                            assert await asyncio.to_thread(host.broadcast, list(host.sockets), text) == 3
+                    assert [(await other.frame()).payload for _ in range(2)] == [b"to all", b"again"]
+                for id in (first, second):
+                    host.WebSocketSend(id, type(begun)())
+                    host.WebSocketSend(id, "next")
+                assert [await one.frame() for _ in range(4)] == [
+                    Frame(CONT, b""),
+                    Frame(TEXT, b"to all"),
+                    Frame(TEXT, b"again"),
+                    Frame(TEXT, b"next"),
                 ]
-                assert await two.frame() == Frame(TEXT, b"to all")
+                inflate = inflater(host.sockets[second].extensions)
+                texts = [inflate(await two.frame())[1] for _ in range(5)]
+                assert texts == ["begun ", "", "to all", "again", "next"]
 
     @pytest.mark.usefixtures("lines")
     async def test_what_other_threads_leave_for_a_busy_loop_counts(self) -> None:

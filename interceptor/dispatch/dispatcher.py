@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ __all__ = ["Busy", "Dispatcher"]
 
 GRACE = 1.0
 """Seconds in which cancelled callbacks may clean up."""
+
+TURN = 0.005
+"""Seconds after which calls of other threads let the sockets have their turn."""
 
 TRIES = 3
 """How often what will not end is cancelled."""
@@ -212,7 +216,7 @@ class Dispatcher:
             try:
                 # One wake-up for all calls until the loop takes them.
                 self._woken = True
-                loop.call_soon_threadsafe(self._run_calls)
+                loop.call_soon_threadsafe(self._take_turn)
             except RuntimeError as exc:
                 raise InvalidState("the host's event loop has ended") from exc
             except BaseException:  # Of a signal's handler: the next call wakes the loop, or `drain`.
@@ -226,7 +230,7 @@ class Dispatcher:
         except InvalidState:
             """It has ended, and with it whoever wanted to know."""
 
-    def _run_calls(self) -> None:
+    def _run_calls(self, until: float = math.inf) -> None:
         # First: who calls from now on wakes the loop again.
         self._woken = False
         calls, outer, self.flushes = self._calls, self.flushes, []
@@ -237,13 +241,19 @@ class Dispatcher:
                     break
                 function, args = calls.popleft()
                 function(*args)
+                if time.monotonic() > until:
+                    break
         finally:
             flushes, self.flushes = self.flushes, outer
             for flush in flushes:
                 flush()
             if calls and not self._woken:
                 self._woken = True
-                self.loop.call_soon(self._run_calls)
+                self.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Run what other threads asked for, for a while, so that no socket waits for all of it."""
+        self._run_calls(time.monotonic() + TURN)
 
     # The program's own thread.
 
