@@ -31,6 +31,9 @@ READ = 127 * 1024
 """Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may
 ask the system for each and give it back, which costs more than all the rest of a small message."""
 
+WIDE_READ = 256 * 1024
+"""The same after a large read, where it costs less than what is saved."""
+
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
 
@@ -148,8 +151,8 @@ class Connection(asyncio.Protocol):
         self._stream_ended = False
         self._lost_transport = False
         self._pings: dict[bytes, asyncio.Future[None]] = {}
-        if hasattr(transport, "max_size"):
-            transport.max_size = READ
+        self._wide = True
+        self._fit_reads(0)
         transport.set_protocol(self)
         self._schedule_ping()
 
@@ -278,8 +281,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is complete, then write all answers at once."""
         self._heard = True
+        if self._wide is not (len(data) > SLICE):
+            self._fit_reads(len(data))
         if self._end is None:
             self._receive(data)
+
+    def _fit_reads(self, size: int) -> None:
+        """Have the next read be as wide as one of this size asks for, where the transport lets us."""
+        self._wide = size > SLICE
+        if hasattr(self._transport, "max_size"):
+            self._transport.max_size = WIDE_READ if self._wide else READ
 
     def _receive(self, data: bytes = b"") -> None:
         frames = self._frames
