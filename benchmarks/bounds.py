@@ -48,6 +48,7 @@ PAUSE = 0.002  # seconds between two of its messages
 EVENT = 512  # bytes that an event takes besides its data; it is counted for as much
 READ = 256 * KIB  # bytes of one read of a socket
 SLICE = 16 * KIB  # bytes of frames that may be handled before the host asks again whether there is room
+HEAP = MIB  # bytes that a thread's own heap takes of which nothing is in use: the loop's cannot have them
 NOISE = MIB  # bytes that a process grows by when it does something for the first time
 
 
@@ -66,9 +67,10 @@ def outgoing(limits: Limits, size: int, threads: bool = False) -> int:
     """The most bytes of one socket that the peer has not taken yet.
 
     The mark; the message that goes over it, with its frame; what the transport has. What other threads send
-    is counted apart until the loop gets it.
+    is counted apart until the loop gets it, and has a heap of its own.
     """
-    return limits.write_buffer * (2 if threads else 1) + 2 * size + READ
+    one = limits.write_buffer + 2 * size + READ
+    return one + limits.write_buffer + HEAP if threads else one
 
 
 @dataclass(frozen=True)
