@@ -49,7 +49,7 @@ EVENT = 512  # bytes that an event takes besides its data; it is counted for as 
 READ = 256 * KIB  # bytes of one read of a socket
 SLICE = 16 * KIB  # bytes of frames that may be handled before the host asks again whether there is room
 HEAP = MIB  # bytes that a thread's own heap takes of which nothing is in use: the loop's cannot have them
-NOISE = MIB  # bytes that a process grows by when it does something for the first time
+NOISE = 3 * MIB // 2  # bytes that a process grows by when it does something for the first time
 
 
 def incoming(limits: Limits, size: int) -> int:
