@@ -8,30 +8,36 @@ from .events import Event, WebSocketUpgrade
 from .exceptions import InvalidAnswer, InvalidArgument
 from .handshake import Accepted, Answer, Offer, accept, choose_extensions, read_answer, read_verbatim
 
-__all__ = ["automatic_answer", "program_answer"]
+__all__ = ["agree", "program_answer", "usual_answer"]
 
 
-def automatic_answer(offer: Offer, listed: Iterable[str], compression: bool) -> Answer:
-    """Make the answer of an automatic handshake.
+def agree(offer: Offer, compression: bool, listed: Iterable[str] = ()) -> Accepted:
+    """Choose what the host agrees to.
 
     Args:
         offer: what the client asks for.
-        listed: subprotocols to agree to, the best first.
         compression: agree to permessage-deflate.
+        listed: subprotocols to agree to, the best first.
     """
     agreed = choose_extensions(offer, compression)
     subprotocol = next((name for name in listed if name in offer.subprotocols), None)
-    agreed = Accepted(subprotocol or offer.token_subprotocol, agreed.extensions, agreed.header)
+    return Accepted(subprotocol or offer.token_subprotocol, agreed.extensions, agreed.header)
+
+
+def usual_answer(offer: Offer, agreed: Accepted) -> Answer:
+    """Make the 101 that agrees to an offer, and says nothing else."""
     return Answer(accept(offer, agreed), 101, agreed)
 
 
-def program_answer(message: object, id: str, offer: Offer) -> Answer:
+def program_answer(message: object, id: str, offer: Offer, usual: str, compression: bool) -> Answer:
     """Read the program's answer; callable from any thread.
 
     Args:
         message: the event with Headers replaced, or its vector.
         id: of the upgrade.
         offer: what the client asks for.
+        usual: the 101 of `usual_answer` without listed subprotocols, which need not be checked.
+        compression: as it was made with.
 
     Raises:
         InvalidAnswer: it is none, is for another ID, or must not be sent.
@@ -41,6 +47,8 @@ def program_answer(message: object, id: str, offer: Offer) -> Answer:
         raise InvalidAnswer(f"it is for {event.id}; return the event that came, for {id}")
     if isinstance(event.headers, bytes):
         return read_verbatim(event.headers, offer)
+    if event.headers == usual:
+        return Answer(usual.encode("ascii"), 101, agree(offer, compression))
     return read_answer(event.headers, offer)
 
 

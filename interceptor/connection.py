@@ -20,7 +20,7 @@ from websockets.extensions import Extension
 from .config import Limits, Timeouts
 from .frames import OPEN, SLICE, Frames, Shared
 
-__all__ = ["Connection", "End", "Initiator", "Linger", "Owner"]
+__all__ = ["Connection", "End", "Initiator", "Linger", "Owner", "fit_reads"]
 
 Bytes = bytes | bytearray | memoryview
 
@@ -289,8 +289,7 @@ class Connection(asyncio.Protocol):
     def _fit_reads(self, size: int) -> None:
         """Have the next read be as wide as one of this size asks for, where the transport lets us."""
         self._wide = size > SLICE
-        if hasattr(self._transport, "max_size"):
-            self._transport.max_size = WIDE_READ if self._wide else READ
+        fit_reads(self._transport, large=self._wide)
 
     def _receive(self, data: bytes = b"") -> None:
         frames = self._frames
@@ -566,6 +565,12 @@ class Connection(asyncio.Protocol):
             self._start_timer(self._timeouts.close, self._give_up)
         else:
             self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
+
+
+def fit_reads(transport: asyncio.Transport, *, large: bool) -> None:
+    """Have the next reads be as wide as small or large ones ask for, where the transport lets us."""
+    if hasattr(transport, "max_size"):
+        transport.max_size = WIDE_READ if large else READ
 
 
 class Linger(asyncio.Protocol):

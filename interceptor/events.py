@@ -273,6 +273,7 @@ class WebSocketUpgrade(Event):
     headers: str | bytes = Field(repr=False)  # Cookies are in it, and a repr finds its way into logs.
     type: Literal["auto", "manual"]
     _extensions: str = PrivateAttr(default="")
+    _usual: str = PrivateAttr(default="")
 
     @field_serializer("headers", when_used="json")
     def _headers_to_json(self, value: str | bytes) -> str | dict[str, str]:
@@ -330,6 +331,8 @@ class WebSocketUpgrade(Event):
         Raises:
             InvalidAnswer: the subprotocol was not asked for, or the event holds no request with a key.
         """
+        if self._usual and subprotocol is None and headers == () and compression:
+            return self._replaced(self._usual)
         request = self._fields()
         keys, asked = request.get("sec-websocket-key"), _asked(request)
         if not keys:
@@ -397,7 +400,7 @@ class WebSocketUpgrade(Event):
     def _replaced(self, headers: str | bytes) -> Self:
         copy = _new(self.__class__)
         copy.__dict__.update(self.__dict__, headers=headers)
-        return _finish(copy, {"_extensions": self._extensions})
+        return _finish(copy, {"_extensions": self._extensions, "_usual": ""})
 
 
 class WebSocketReceive(Event):
@@ -548,13 +551,22 @@ _set_fields, _set_extra, _set_private = (
 
 
 def upgrade_event(
-    host: Named, id: str, url: str, headers: str, type: Literal["auto", "manual"], extensions: str
+    host: Named,
+    id: str,
+    url: str,
+    headers: str,
+    type: Literal["auto", "manual"],
+    extensions: str = "",
+    usual: str = "",
 ) -> WebSocketUpgrade:
-    """Make a WebSocketUpgrade of parts that are known to be right; `accept` answers with these extensions."""
+    """Make a WebSocketUpgrade of parts that are known to be right.
+
+    `accept` answers with these extensions; without arguments, with the `usual` answer if one is made already.
+    """
     event = _new(WebSocketUpgrade)
     name = "WebSocketUpgrade"
     event.__dict__.update(event=name, object=host, id=id, url=url, headers=headers, type=type)
-    return _finish(event, {"_extensions": extensions})
+    return _finish(event, {"_extensions": extensions, "_usual": usual})
 
 
 def close_event(

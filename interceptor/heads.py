@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from .exceptions import InvalidAnswer, UnsupportedType
 
-__all__ = ["Headers", "cookie_pairs", "field_lines", "pairs", "read_cookies", "read_fields"]
+__all__ = ["NAME", "Headers", "cookie_pairs", "field_lines", "pairs", "read_cookies", "read_fields"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 """Fields of an answer; pairs where one name comes twice, as Set-Cookie may."""
 
-FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -66,7 +66,7 @@ def field_lines(fields: Iterable[tuple[str, str]]) -> str:
     """
     fields = tuple(fields)
     for name, value in fields:
-        if not FIELD_NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise InvalidAnswer(f"{name[:40]!r} is no name of a header field")
         if CONTROL.search(value):
             raise InvalidAnswer(

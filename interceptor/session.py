@@ -20,7 +20,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from . import log
-from .answering import automatic_answer, program_answer
+from .answering import agree, program_answer, usual_answer
 from .config import Settings
 from .connection import Connection, End
 from .dispatch import Dispatcher, Lane
@@ -44,7 +44,7 @@ from .exceptions import (
     UnknownSocket,
 )
 from .frames import Shared
-from .handshake import Answer, Offer, Request, choose_extensions, refusal
+from .handshake import Answer, Offer, Request, refusal
 from .inbox import Inbox
 from .outgoing import Outgoing
 from .patterns import URL, Mode, Rule
@@ -160,6 +160,7 @@ class Session:
         self._head = request.head
         self._wire: Wire | None = wire
         self._offer: Offer | None = None
+        self._usual = ""
         self._connection: Connection | None = None
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
         self._inbox: Inbox | None = None
@@ -363,7 +364,7 @@ class Session:
         self._offer = offer
         if self.mode is Mode.AUTO:
             listed = (*self._rule.subprotocols, *self._home.settings.subprotocols)
-            self._open(automatic_answer(offer, listed, self._home.settings.compression))
+            self._open(usual_answer(offer, agree(offer, self._home.settings.compression, listed)))
             return
         if not self._dispatcher.callbacks[WebSocketUpgrade]:
             self.fail(
@@ -375,7 +376,9 @@ class Session:
         self._patience = self._dispatcher.loop.call_later(
             self._home.settings.timeouts.answer, self._answer_timed_out
         )
-        self._lane.put(self._upgrade_event(), self._answered)
+        agreed = agree(offer, self._home.settings.compression)
+        self._usual = usual_answer(offer, agreed).data.decode("ascii")
+        self._lane.put(self._upgrade_event("manual", agreed.header, self._usual), self._answered)
 
     def answer(self, message: object) -> bool:
         """Take the program's answer, an event or its vector, on any thread; False if there was one before.
@@ -386,7 +389,7 @@ class Session:
         if offer is None:
             return False
         try:
-            answer = program_answer(message, self.id, offer)
+            answer = program_answer(message, self.id, offer, self._usual, self._home.settings.compression)
         except InvalidAnswer as exc:
             failure = HandshakeFailure(500, "the program's answer is not valid")
             return self._settle(False, self.fail, failure, f"the answer is not valid: {exc}")
@@ -494,7 +497,7 @@ class Session:
             self._open_inbox()
             self._lane.claimed |= EVERY_EVENT
         if self.mode is Mode.AUTO:
-            event = self._upgrade_event()
+            event = self._upgrade_event("auto")
             self._lane.put(event, lambda result: self._ignore_answer(event, result))
         self._forget_request()
         if self._rule.handler is not None:
@@ -502,12 +505,11 @@ class Session:
         if rest and self._connection is not None:
             self._connection.data_received(rest)
 
-    def _upgrade_event(self) -> WebSocketUpgrade:
-        extensions = ""
-        if self.mode is Mode.MANUAL and self._offer is not None:
-            extensions = choose_extensions(self._offer, self._home.settings.compression).header
-        kind: Literal["auto", "manual"] = "auto" if self.mode is Mode.AUTO else "manual"
-        return upgrade_event(self._object, self.id, self.url, self._head.decode("latin-1"), kind, extensions)
+    def _upgrade_event(
+        self, kind: Literal["auto", "manual"], extensions: str = "", usual: str = ""
+    ) -> WebSocketUpgrade:
+        head = self._head.decode("latin-1")
+        return upgrade_event(self._object, self.id, self.url, head, kind, extensions, usual)
 
     # From the connection: events up.
 
@@ -589,6 +591,7 @@ class Session:
     def _forget_request(self) -> None:
         self._head = b""
         self._offer = None
+        self._usual = ""
 
     def _stop_patience(self) -> None:
         if self._patience is not None:

@@ -42,7 +42,7 @@ _LONGEST_NAME = 253
 # of characters are possessive, those of groups are not: with them Python 3.11.2 takes what is not normal.
 _NORMAL = re.compile(
     r"(?:wss?|https?)://"
-    r"(?:[a-z0-9_-]++\.)*[a-z_][a-z0-9_-]*+"
+    r"(?:127\.0\.0\.1|(?:[a-z0-9_-]++\.)*[a-z_][a-z0-9_-]*+)"
     r"(?::(?!(?:80|443)/)(?:[1-5][0-9]{4}|[1-9][0-9]{0,3}))?"
     r"(?:/(?!\.|%2[eE])[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z|~]*+)+"
     r"(?:\?[!$-&(-;=?-~]*+)?"

@@ -10,12 +10,19 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.headers import parse_extension
 from websockets.sync.client import ClientConnection
 
 from interceptor import Host, Limits, UnknownSocket, WebSocketError, WebSocketReceive, WebSocketUpgrade
+from interceptor.answering import agree, program_answer, usual_answer
+from interceptor.events import TOKEN_PREFIX, upgrade_event
+from interceptor.exceptions import InvalidAnswer
+from interceptor.handshake import Answer, Offer
 from interceptor.session import FULL
 
-from .peer import PATIENCE, request
+from .peer import KEY, PATIENCE, request
+from .test_events_upgrade import Place
 from .test_post import status_of
 from .threads import Program, Seen, assert_true, client, make_host, no_thread_left, soon
 from .wire import SWITCHED
@@ -453,3 +460,53 @@ def test_a_client_reads_the_101_first() -> None:
         while len(said) < len(SWITCHED) + 4:
             said += raw.recv(4096)
         assert said == SWITCHED + b"\x81\x02hi"
+
+
+CHROMIUM = "permessage-deflate; client_max_window_bits"
+USUAL = [
+    Offer(KEY, subprotocols, tuple(parse_extension(asked)) if asked else ())
+    for subprotocols in ((), ("chat",), ("chat", f"{TOKEN_PREFIX}abc"))
+    for asked in ("", CHROMIUM, f"x-unknown, {CHROMIUM}")
+]
+
+
+@pytest.mark.parametrize("compression", [True, False])
+@pytest.mark.parametrize("offer", USUAL)
+def test_the_usual_answer_is_what_accept_writes_and_what_a_check_finds(
+    offer: Offer, compression: bool
+) -> None:
+    agreed = agree(offer, compression)
+    usual = usual_answer(offer, agreed).data.decode()
+    names = f"Sec-WebSocket-Protocol: {', '.join(offer.subprotocols)}\r\n" if offer.subprotocols else ""
+    head = f"GET / HTTP/1.1\r\nSec-WebSocket-Key: {KEY}\r\n{names}\r\n"
+    made = [
+        upgrade_event(Place(), "0" * 15, "ws://a/", head, "manual", agreed.header, text).accept()
+        for text in ("", usual)
+    ]
+    assert made[0].headers == made[1].headers == usual
+    short, long = (program_answer(made[0], "0" * 15, offer, text, compression) for text in (usual, ""))
+    assert (short.data, short.status) == (long.data, long.status) == (usual.encode(), 101)
+    assert [found(answer) for answer in (short, long)] == [found(usual_answer(offer, agreed))] * 2
+
+
+def found(answer: Answer) -> tuple[object, ...]:
+    """What an answer agrees to, to be compared."""
+    accepted = answer.accepted
+    assert accepted is not None
+    extensions = [
+        (each.local_max_window_bits, each.remote_max_window_bits, each.compress_settings)
+        for each in accepted.extensions
+        if isinstance(each, PerMessageDeflate)
+    ]
+    return accepted.subprotocol, accepted.header, extensions
+
+
+def test_accept_with_arguments_is_not_the_usual_answer() -> None:
+    head = f"GET / HTTP/1.1\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+    event = upgrade_event(Place(), "0" * 15, "ws://a/", head, "manual", "x-ext", "usual")
+    assert event.accept().headers == "usual"
+    assert "\r\nSec-WebSocket-Protocol: chat\r\n" in str(event.accept("chat").headers)
+    assert "\r\nX-Way: a\r\n" in str(event.accept(headers={"X-Way": "a"}).headers)
+    assert "x-ext" not in str(event.accept(compression=False).headers)
+    with pytest.raises(InvalidAnswer, match="holds no request"):
+        event.accept().accept()

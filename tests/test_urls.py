@@ -155,7 +155,8 @@ NO_URL = [
 
 # Normal URLs as the fast way knows them, and every spelling that only looks like one.
 NEARLY_NORMAL = st.from_regex(
-    r"(?:ws|wss|http|https)://[a0x_.-]{1,6}(?::[0-9]{1,6})?/(?:[a./%2eE|^*~'é]{0,8})(?:\?[a'#^ *\\]{0,5})?",
+    r"(?:ws|wss|http|https)://(?:[a0x_.-]{1,6}|127\.0\.0\.1[.:a0]?)(?::[0-9]{1,6})?/"
+    r"(?:[a./%2eE|^*~'é]{0,8})(?:\?[a'#^ *\\]{0,5})?",
     fullmatch=True,
 )
 PIECES = [
@@ -224,7 +225,13 @@ def test_the_short_way_takes_only_what_the_long_way_leaves_alone(url: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["ws://myapp/chat?x=1", "https://a.b-c.test:49152/.x/", "wss://dyalog_root:8080/a.b"]
+    "url",
+    [
+        "ws://myapp/chat?x=1",
+        "https://a.b-c.test:49152/.x/",
+        "wss://dyalog_root:8080/a.b",
+        "http://127.0.0.1:49152/a",
+    ],
 )
 def test_the_usual_url_takes_the_short_way(url: str) -> None:
     assert bool(urls._NORMAL.fullmatch(url)) == ("/." not in url)

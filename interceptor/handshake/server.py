@@ -30,6 +30,7 @@ from websockets.utils import accept_key
 
 from ..events import TOKEN_PREFIX
 from ..exceptions import HandshakeFailure, InvalidAnswer
+from ..heads import NAME
 
 __all__ = [
     "Accepted",
@@ -272,7 +273,7 @@ def read_offer(request: Request) -> Offer:
     _check_no_body(request)
     try:
         _check_upgrade(request)
-        subprotocols = _flat(parse_subprotocol, request.values("sec-websocket-protocol"))
+        subprotocols = _tokens(parse_subprotocol, request.values("sec-websocket-protocol"))
         extensions = _flat(parse_extension, request.values("sec-websocket-extensions"))
     except InvalidHeader as exc:
         raise HandshakeFailure(400, f"the request's {exc.name} field is malformed") from exc
@@ -289,7 +290,7 @@ def _check_no_body(request: Request) -> None:
 
 
 def _check_upgrade(request: Request) -> None:
-    upgrades = _flat(parse_upgrade, request.values("upgrade"))
+    upgrades = _tokens(parse_upgrade, request.values("upgrade"))
     if "websocket" not in (value.lower() for value in upgrades):
         raise HandshakeFailure(
             426,
@@ -297,7 +298,7 @@ def _check_upgrade(request: Request) -> None:
             'in a page, open it with new WebSocket("ws://...")',
             (*UPGRADE_FIELDS, ("Connection", "Upgrade")),
         )
-    options = _flat(parse_connection, request.values("connection"))
+    options = _tokens(parse_connection, request.values("connection"))
     if "upgrade" not in (value.lower() for value in options):
         raise HandshakeFailure(400, "the request needs Connection: Upgrade")
     if request.value("sec-websocket-version") != "13":
@@ -317,6 +318,11 @@ def _read_key(request: Request) -> str:
 
 def _flat(parse: Callable[[str], Sequence[T]], values: Sequence[str]) -> list[T]:
     return [item for value in values for item in parse(value)]
+
+
+def _tokens(parse: Callable[[str], Sequence[str]], values: Sequence[str]) -> list[str]:
+    """Read lists of tokens; one alone, the usual case, is what it says."""
+    return [item for value in values for item in ((value,) if NAME.fullmatch(value) else parse(value))]
 
 
 # Answers made by the host
@@ -493,7 +499,7 @@ def _check_101(fields: list[tuple[str, str]], body: str, offer: Offer) -> Accept
 
 def _read_connection(fields: list[tuple[str, str]]) -> list[str]:
     try:
-        return [option.lower() for option in _flat(parse_connection, _values(fields, "connection"))]
+        return [option.lower() for option in _tokens(parse_connection, _values(fields, "connection"))]
     except InvalidHeader as exc:
         raise InvalidAnswer("the Connection field is malformed; a 101 needs Connection: Upgrade") from exc
 

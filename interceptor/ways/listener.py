@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, cast
 
 from .. import log
 from ..config import Limits, Security, Timeouts
-from ..connection import Linger
+from ..connection import Linger, fit_reads
 from ..exceptions import HandshakeFailure, InvalidArgument
 from ..handshake import HeadReader, Request, read_request, refusal
 from ..session import Wire
@@ -286,6 +286,7 @@ class Incoming(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for a request head."""
         self._transport = cast(asyncio.Transport, transport)
+        fit_reads(self._transport, large=False)
         if not self._listener.made(self._transport):
             # No lingering: whoever is one too many must not stay.
             self._finished = True
