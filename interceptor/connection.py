@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 from websockets.extensions import Extension
 
+from .clock import Clock, Timer
 from .config import Limits, Timeouts
 from .frames import OPEN, SLICE, Frames, Shared
 
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
         chunks: give each data frame as it comes instead of whole messages.
         lost: called once when the transport is gone.
         client: whether this end is the client.
+        clock: has its timers.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Connection(asyncio.Protocol):
         chunks: bool = False,
         lost: Callable[[], None] = lambda: None,
         client: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._transport = transport
         self._owner = owner
@@ -127,7 +130,8 @@ class Connection(asyncio.Protocol):
             enough=self._is_late,
         )
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock = clock or Clock()
+        self._timer: Timer | None = None
         self._end: End | None = None
         self._closed = False
         self._ending = False
@@ -536,7 +540,7 @@ class Connection(asyncio.Protocol):
     def _start_timer(self, delay: float | None, callback: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay is None else self._loop.call_later(delay, callback)
+        self._timer = None if delay is None else self._clock.after(delay, callback)
 
     def _schedule_ping(self) -> None:
         self._start_timer(self._timeouts.ping, self._keepalive)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import (
@@ -331,8 +331,8 @@ class WebSocketUpgrade(Event):
         Raises:
             InvalidAnswer: the subprotocol was not asked for, or the event holds no request with a key.
         """
-        if self._usual and subprotocol is None and headers == () and compression:
-            return self._replaced(self._usual)
+        if subprotocol is None and headers == () and compression and (usual := _private(self)["_usual"]):
+            return self._replaced(usual)
         request = self._fields()
         keys, asked = request.get("sec-websocket-key"), _asked(request)
         if not keys:
@@ -400,7 +400,7 @@ class WebSocketUpgrade(Event):
     def _replaced(self, headers: str | bytes) -> Self:
         copy = _new(self.__class__)
         copy.__dict__.update(self.__dict__, headers=headers)
-        return _finish(copy, {"_extensions": self._extensions, "_usual": ""})
+        return _finish(copy, {**_private(self), "_usual": ""})
 
 
 class WebSocketReceive(Event):
@@ -543,7 +543,8 @@ EventT = TypeVar("EventT", bound=Event)
 _FIELDS = {cls: set(cls.model_fields) for cls in EVENTS}  # Shared: events are frozen, nothing adds to it.
 _RECEIVE_FIELDS = _FIELDS[WebSocketReceive]
 _new = object.__new__
-# The slots of a pydantic model, set without a look-up by name.
+# The slots of a pydantic model, without a look-up by name.
+_private: Callable[[BaseModel], dict[str, Any]] = vars(BaseModel)["__pydantic_private__"].__get__
 _set_fields, _set_extra, _set_private = (
     vars(BaseModel)[name].__set__
     for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")

@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 
 from . import log
 from .answering import agree, program_answer, usual_answer
+from .clock import Timer
 from .config import Settings
 from .connection import Connection, End
 from .dispatch import Dispatcher, Lane
@@ -168,7 +169,7 @@ class Session:
         self._answer_given = False
         self._given_up = False
         self._wire_gone = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._patience: Timer | None = None
         self.ended: asyncio.Future[None] = home.dispatcher.loop.create_future()
 
     # For the program.
@@ -373,9 +374,8 @@ class Session:
                 'register one with host.on("WebSocketUpgrade")',
             )
             return
-        self._patience = self._dispatcher.loop.call_later(
-            self._home.settings.timeouts.answer, self._answer_timed_out
-        )
+        patience = self._home.settings.timeouts.answer
+        self._patience = self._dispatcher.clock.after(patience, self._answer_timed_out)
         agreed = agree(offer, self._home.settings.compression)
         self._usual = usual_answer(offer, agreed).data.decode("ascii")
         self._lane.put(self._upgrade_event("manual", agreed.header, self._usual), self._answered)
@@ -485,6 +485,7 @@ class Session:
                 timeouts=self._home.settings.timeouts,
                 chunks=self._home.settings.chunks if self._rule.chunks is None else self._rule.chunks,
                 lost=lost,
+                clock=self._dispatcher.clock,
             )
             return self._connection
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from .. import log
+from ..clock import Clock
 from ..events import EVENTS, Event
 from ..exceptions import InvalidArgument, InvalidState
 from ..stream import Outbox
@@ -59,6 +60,7 @@ class Dispatcher:
         flushes: what to call after all calls of other threads that wait, so that each socket writes once for
             them all; None where nothing is kept back.
         changing: held while tables of the host are changed, which any thread may do.
+        clock: has the timers of the sockets.
     """
 
     def __init__(self, post: Post | None = None) -> None:
@@ -81,6 +83,7 @@ class Dispatcher:
         self.when_lost: Callable[[], None] = lambda: None
         self.flushes: list[Callable[[], None]] | None = None
         self.changing = threading.RLock()
+        self.clock = Clock()
 
     # Who is registered.
 

@@ -69,6 +69,11 @@ COMPRESS_SETTINGS = {"memLevel": 4}
 WINDOW_BITS = 11
 """2 KiB windows: under 40 KiB of memory a socket. Small messages that are alike shrink as well as with the
 largest ones, long texts to 36 % instead of 28 %."""
+FACTORY = ServerPerMessageDeflateFactory(
+    server_max_window_bits=WINDOW_BITS,
+    client_max_window_bits=WINDOW_BITS,
+    compress_settings=COMPRESS_SETTINGS,
+)
 
 VERSION_FIELD = (("Sec-WebSocket-Version", "13"),)
 UPGRADE_FIELDS = (("Upgrade", "websocket"), *VERSION_FIELD)
@@ -330,15 +335,10 @@ def _tokens(parse: Callable[[str], Sequence[str]], values: Sequence[str]) -> lis
 
 def choose_extensions(offer: Offer, compression: bool) -> Accepted:
     """Take the first permessage-deflate offer that the host can do, if it compresses at all."""
-    factory = ServerPerMessageDeflateFactory(
-        server_max_window_bits=WINDOW_BITS,
-        client_max_window_bits=WINDOW_BITS,
-        compress_settings=COMPRESS_SETTINGS,
-    )
     for name, parameters in offer.extensions if compression else ():
         if name == DEFLATE:
             try:
-                chosen, extension = factory.process_request_params(parameters, [])
+                chosen, extension = FACTORY.process_request_params(parameters, [])
             except NegotiationError:
                 continue
             return Accepted(None, (extension,), build_extension([(name, chosen)]))

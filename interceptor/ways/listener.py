@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self, cast
 
 from .. import log
+from ..clock import Clock, Timer
 from ..config import Limits, Security, Timeouts
 from ..connection import Linger, fit_reads
 from ..exceptions import HandshakeFailure, InvalidArgument
@@ -120,6 +121,7 @@ class Listener:
 
     Attributes:
         transports: the connections that are open.
+        clock: has their timers.
         holds_localhost: whether no other program can be at `localhost` with the port.
     """
 
@@ -128,6 +130,7 @@ class Listener:
         self.limits = limits
         self.timeouts = timeouts
         self.transports: set[asyncio.Transport] = set()
+        self.clock = Clock()
         self._server: asyncio.Server | None = None
         self._held: socket.socket | None = None
         self.holds_localhost = False
@@ -276,7 +279,7 @@ class Incoming(asyncio.Protocol):
         self._holder: Holder | None = None
         self._finished = False
         self._rest = bytearray()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         if transport is not None:
             self._transport = transport
             self._start_timer()
@@ -452,8 +455,8 @@ class Incoming(asyncio.Protocol):
             self.kept = None
 
     def _start_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._listener.timeouts.head, self._head_timed_out)
+        listener = self._listener
+        self._timer = listener.clock.after(listener.timeouts.head, self._head_timed_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
