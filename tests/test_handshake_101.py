@@ -101,7 +101,7 @@ def test_small_windows_save_memory() -> None:
     (ours,) = choose_extensions(offer(CHROMIUM), True).extensions
     assert isinstance(ours, PerMessageDeflate)
     assert (ours.local_max_window_bits, ours.remote_max_window_bits) == (11, 11)
-    assert ours.compress_settings == {"memLevel": 4}
+    assert ours.compress_settings == {"level": 4, "memLevel": 4}
 
 
 def test_the_101_of_the_rfc() -> None:
