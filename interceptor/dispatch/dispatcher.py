@@ -44,6 +44,9 @@ class Busy(Protocol):
     def skip(self, why: str) -> None:
         """Give up the callback that runs now, if it can be given up."""
 
+    def recover(self) -> None:
+        """Go on if the program's thread had an event and cannot have told its end; nothing may run there."""
+
 
 class Dispatcher:
     """The callbacks of a host, its threads, and its event stream.
@@ -327,12 +330,29 @@ class Dispatcher:
         if crossing is not None and queue is None and crossing.thread == threading.get_ident():
             queue = Queue(crossing)  # No GUI loop runs while its thread waits here.
         deadline = time.monotonic() + timeout
+        if crossing is not None and crossing.thread == threading.get_ident():
+            self._recover_lost()
         future = stop()
         if crossing is not None and queue is not None and _is_for_here(crossing):
             future.add_done_callback(lambda _: queue.end())
             queue.run_until_ended(timeout)
         wait(future, deadline - time.monotonic())
         return future
+
+    def _recover_lost(self) -> None:
+        """Have the loop go on with sockets that wait for this thread, which is in none of their jobs now.
+
+        What ends the program may have raised, in a signal's handler, just as a job told of its end.
+        """
+        done: Future[None] = Future()
+
+        def recover() -> None:
+            for lane in list(self._busy):
+                lane.recover()
+            done.set_result(None)
+
+        self.run(recover)  # After all that this thread did tell.
+        wait(done, GRACE)
 
     def end(self) -> None:
         """The host has stopped: nothing comes any more."""

@@ -267,7 +267,8 @@ class Lane:
             size, self._crossed_size = self._crossed_size, 0
             self._dispatcher.report(self._crossed, then, size, result, following is None)
         if following is not None:
-            crossing.enter(partial(self._cross, crossing, *following, True))
+            self._entered = partial(self._cross, crossing, *following, True)
+            crossing.enter(self._entered)
 
     def _crossed(self, then: Then | None, size: int, result: object, last: bool) -> None:
         """Go on after the program's thread had events of so many bytes."""
@@ -276,9 +277,15 @@ class Lane:
         if then is not None:
             then(result)
         if last:
+            self._crossed_size = 0
             self._working = False
             self._dispatcher.finished(self)
             self._go_on()
+
+    def recover(self) -> None:
+        """Go on if the program's thread had an event and cannot have told its end; nothing may run there."""
+        if self.task is None and self._entered is None:
+            self._crossed(None, self._crossed_size, None, True)
 
     def _recall(self, event: Event, then: Then | None, kept: bool) -> None:
         """Deliver an event from here after all."""
