@@ -2,7 +2,7 @@
 
 Bytes that arrive go through websockets' sans-I/O core and come out as messages for the owner; what the owner
 sends goes the other way. All frames of one read are handled before anything is written, so that their answers
-leave in one write. What the transport cannot take at once waits here, in pieces, not in the transport.
+leave in one write. What the transport cannot take at once waits in a backlog, not in the transport.
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from websockets.extensions import Extension
 
+from .backlog import PIECE, Backlog
 from .clock import Clock, Timer
 from .config import Limits, Timeouts
+from .ending import End, read_end
 from .frames import OPEN, SLICE, Frames, Shared
+from .linger import half_close
 
-__all__ = ["Connection", "End", "Initiator", "Linger", "Owner", "fit_reads"]
-
-Bytes = bytes | bytearray | memoryview
-
-PIECE = 256 * 1024
-"""Most bytes handed to the transport at once."""
+__all__ = ["Connection", "End", "Owner", "fit_reads"]
 
 READ = 127 * 1024
 """Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may
@@ -40,38 +36,6 @@ TURN = 0.005
 
 LONG = 0.001
 """Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
-
-NOTHING: deque[Bytes] = deque(maxlen=0)
-"""Stands for a deque while nothing waits: an empty one takes 700 bytes, and there may be 10,000 sockets."""
-
-LOST = 1006
-"""Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
-
-TOO_BIG = 1009
-"""Close code for a message that is over the limit."""
-
-NO_HANDSHAKE = "the connection was lost without a closing handshake"
-
-Initiator = Literal["client", "host", "fault"]
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a connection ended.
-
-    Attributes:
-        code: the peer's close code, 1005 if it gave none, 1006 if there was no close frame.
-        reason: the peer's reason.
-        was_clean: whether close frames went both ways.
-        initiator: `client` the peer, `host` this end, `fault` neither meant to.
-        fault: what went wrong, in plain words; empty if nothing did.
-    """
-
-    code: int
-    reason: str
-    was_clean: bool
-    initiator: Initiator
-    fault: str = ""
 
 
 class Owner(Protocol):
@@ -137,8 +101,7 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self._fault = ""
         # Writing
-        self._out: deque[Bytes] = NOTHING
-        self._out_bytes = 0
+        self._backlog: Backlog | None = None  # None where nothing waits: there may be 10,000 sockets.
         self._made_bytes = 0
         self._left_bytes = 0
         self._corked = False
@@ -170,7 +133,7 @@ class Connection(asyncio.Protocol):
     @property
     def buffered_amount(self) -> int:
         """Bytes of frames that were sent but not yet handed to the operating system."""
-        return self._out_bytes + self._corked_bytes + self._transport.get_write_buffer_size()
+        return self._waiting_bytes + self._corked_bytes + self._transport.get_write_buffer_size()
 
     @property
     def blocked(self) -> bool:
@@ -330,7 +293,9 @@ class Connection(asyncio.Protocol):
         """Take the end of the stream; keep the transport only while something is still to be sent."""
         self._eof_received = True
         self._end_of_stream()
-        return bool(self._out) and self._transport.can_write_eof()  # TLS has no half-closed state here.
+        return (
+            self._backlog is not None and self._transport.can_write_eof()
+        )  # TLS has no half-closed state here.
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the loss of the transport, whatever the reason, and wake whoever waits."""
@@ -338,9 +303,8 @@ class Connection(asyncio.Protocol):
             self._fault = self._fault or f"the connection was lost: {exc}"
         self._lost_transport = True
         self._start_timer(None, self._give_up)
-        self._left_bytes = max(self._left_bytes, self._out_bytes)
-        self._out = NOTHING
-        self._out_bytes = 0
+        self._left_bytes = max(self._left_bytes, self._waiting_bytes)
+        self._backlog = None
         self._wake()
         self._end_of_stream()
         self._lost()
@@ -385,13 +349,12 @@ class Connection(asyncio.Protocol):
         size = sum(map(len, writes))
         self._made_bytes += size
         if size and not self._transport.is_closing():
-            if not self._out and not self._blocked and size <= PIECE:
+            if self._backlog is None and not self._blocked and size <= PIECE:
                 self._transport.write(b"".join(writes))
             else:
-                if self._out is NOTHING:
-                    self._out = deque()
-                self._out += writes
-                self._out_bytes += size
+                if self._backlog is None:
+                    self._backlog = Backlog()
+                self._backlog.add(writes, size)
                 self._write()
         if self._blocked:
             self._check_full()
@@ -399,50 +362,31 @@ class Connection(asyncio.Protocol):
             self._half_close()
 
     def _write(self) -> None:
-        while self._out and not self._blocked and not self._transport.is_closing():
-            piece = self._next_piece()
-            self._out_bytes -= len(piece)
+        while self._backlog is not None and not self._blocked and not self._transport.is_closing():
+            piece = self._backlog.take()
+            if not self._backlog.size:
+                self._backlog = None
             self._transport.write(piece)
-        if not self._out:
-            self._out = NOTHING
-            if not self._blocked and self._frames.core.eof_sent:
-                # Soon, not now: within resume_writing() asyncio's transport would do it once more.
-                self._loop.call_soon(self._half_close)
+        if self._backlog is None and not self._blocked and self._frames.core.eof_sent:
+            # Soon, not now: within resume_writing() asyncio's transport would do it once more.
+            self._loop.call_soon(self._half_close)
 
-    def _next_piece(self) -> Bytes:
-        """Take the next PIECE bytes of what waits; a large payload is not copied for it."""
-        pieces: list[Bytes] = []
-        room = PIECE
-        while self._out and room:
-            piece = self._out.popleft()
-            if len(piece) > room:
-                view = memoryview(piece)
-                self._out.appendleft(view[room:])
-                piece = view[:room]
-            room -= len(piece)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    @property
+    def _waiting_bytes(self) -> int:
+        return 0 if self._backlog is None else self._backlog.size
 
     def _half_close(self) -> None:
         transport = self._transport
         if transport.is_closing():
             return
         if transport.can_write_eof() and not self._eof_received:
-            if transport.get_write_buffer_size():
-                # Left to asyncio's transport, the half-close raises in the loop where the peer was faster.
-                transport.set_write_buffer_limits(0)
-                if self._blocked:
-                    return
-            try:
-                transport.write_eof()
-            except (OSError, RuntimeError):  # The peer was faster.
-                self._loop.call_soon(transport.abort)
+            half_close(transport)
         else:
             # Soon, not now: closed within resume_writing(), asyncio's transport would be lost twice.
             self._loop.call_soon(transport.close)
 
     def _check_full(self) -> None:
-        amount = self._out_bytes + self._transport.get_write_buffer_size()
+        amount = self._waiting_bytes + self._transport.get_write_buffer_size()
         if amount > self._limits.write_buffer and self._end is None:
             # WHATWG, send() steps: flagged as full, then closed. A close frame would wait behind the rest.
             self.abort(
@@ -488,7 +432,7 @@ class Connection(asyncio.Protocol):
             return
         if self._stream_ended:
             self._frames.receive_eof()
-        self._end = self._make_end()
+        self._end = read_end(self._frames, closed=self._closed, fault=self._fault, limit=self._limits.message)
         self._start_timer(None if self._lost_transport else self._timeouts.close, self._give_up)
         self._wake()
         if not self._reading and not self._transport.is_closing():
@@ -501,27 +445,6 @@ class Connection(asyncio.Protocol):
     def _let_go_if_over(self) -> None:
         if self._end is not None and self._lost_transport:
             self._frames.let_go()
-
-    def _make_end(self) -> End:
-        core = self._frames.core
-        received, exc = core.close_rcvd, core.parser_exc
-        code, reason = (LOST, "") if received is None else (int(received.code), received.reason)
-        fault = self._fault or self._describe(exc)
-        if received is not None and not fault:
-            return End(code, reason, True, "client" if core.close_rcvd_then_sent else "host")
-        by_host = self._closed and (exc is None or isinstance(exc, EOFError))
-        return End(code, reason, False, "host" if by_host else "fault", fault or NO_HANDSHAKE)
-
-    def _describe(self, exc: Exception | None) -> str:
-        if exc is None:
-            return ""
-        if isinstance(exc, EOFError):
-            return NO_HANDSHAKE
-        sent = self._frames.core.close_sent
-        code = LOST if sent is None else int(sent.code)
-        if code == TOO_BIG:
-            return f"a message is over Limits.message ({self._limits.message} bytes); closed with {code}"
-        return f"{sent.reason if sent and sent.reason else exc}; closed with {code}"
 
     def _wake(self) -> None:
         over = self._end is not None or self._lost_transport
@@ -575,41 +498,3 @@ def fit_reads(transport: asyncio.Transport, *, large: bool) -> None:
     """Have the next reads be as wide as small or large ones ask for, where the transport lets us."""
     if hasattr(transport, "max_size"):
         transport.max_size = WIDE_READ if large else READ
-
-
-class Linger(asyncio.Protocol):
-    """Says the last word on a transport and closes it politely.
-
-    The transport is half-closed and what still comes is thrown away until the peer ends too: a plain close
-    with unread bytes would reset the connection, and the peer might lose the answer.
-
-    Args:
-        transport: open; its protocol is set to this one.
-        data: the last bytes to send.
-        timeout: seconds after which the transport is dropped.
-        lost: called once when the transport is gone.
-    """
-
-    def __init__(
-        self, transport: asyncio.Transport, data: bytes, timeout: float, lost: Callable[[], None]
-    ) -> None:
-        self._lost = lost
-        self._timer = asyncio.get_running_loop().call_later(timeout, transport.abort)
-        transport.set_protocol(self)
-        transport.write(data)
-        try:
-            if transport.can_write_eof():
-                transport.write_eof()
-                transport.resume_reading()
-            else:
-                transport.close()
-        except (OSError, RuntimeError):  # The peer was faster.
-            transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Throw away what still comes."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone."""
-        self._timer.cancel()
-        self._lost()

@@ -38,6 +38,8 @@ class MemoryTransport(asyncio.Transport):
         self._closing = False
         self._stalled = False
         self._waiting = bytearray()
+        self._high = HIGH
+        self._full = False
         self._paused = False
         self._coming: list[bytes | None] = []
         self._eof_written = False
@@ -87,8 +89,9 @@ class MemoryTransport(asyncio.Transport):
         waiting, self._waiting = bytes(self._waiting), bytearray()
         if waiting:
             self.taken(waiting)
-            if len(waiting) > HIGH:
-                self._protocol.resume_writing()
+        if self._full:
+            self._full = False
+            self._protocol.resume_writing()
         self._finish()
 
     # The host's side.
@@ -100,10 +103,12 @@ class MemoryTransport(asyncio.Transport):
         if not self._stalled:
             self.taken(bytes(data))
             return
-        before = len(self._waiting)
         self._waiting += data
-        if before <= HIGH < len(self._waiting):
-            self._protocol.pause_writing()
+        self._mind_the_mark()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = HIGH if high is None else high
+        self._mind_the_mark()
 
     def get_write_buffer_size(self) -> int:
         return len(self._waiting)
@@ -147,6 +152,11 @@ class MemoryTransport(asyncio.Transport):
         return ("127.0.0.1", 50000) if name == "peername" else default
 
     # Inside.
+
+    def _mind_the_mark(self) -> None:
+        if len(self._waiting) > self._high and not self._full:
+            self._full = True
+            self._protocol.pause_writing()
 
     def _finish(self) -> None:
         if self._waiting:

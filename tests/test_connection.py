@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import pytest
 
+from interceptor.backlog import PIECE
 from interceptor.config import Limits
-from interceptor.connection import PIECE, End
+from interceptor.ending import End
 from interceptor.frames import SLICE
 
 from .pair import MIB, Pair, connected, deflate

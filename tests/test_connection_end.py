@@ -1,4 +1,4 @@
-"""A Connection alone: how it ends, keepalive, and the last word; as server and as client."""
+"""A Connection alone: how it ends, and keepalive; as server and as client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 import pytest
 
 from interceptor.config import Limits, Timeouts
-from interceptor.connection import Connection, End, Linger
+from interceptor.connection import Connection
+from interceptor.ending import End
 from interceptor.frames import SLICE
 
 from .illegal import CLIENT, ILLEGAL, LIMIT, SERVER
@@ -426,44 +427,3 @@ class TestClient(Ends):
     """A connection to a real server."""
 
     client = True
-
-
-class TestLinger:
-    """The last word on a transport."""
-
-    async def test_the_peer_gets_the_last_word_though_it_still_sends(self) -> None:
-        async with two_ends() as (wire, reader, writer):
-            lost = asyncio.Event()
-            writer.write(b"GET / HTTP/1.1\r\n")
-            await asyncio.sleep(0)
-            Linger(wire, b"no", NEVER, lost.set)
-            writer.write(bytes(MIB))
-            async with asyncio.timeout(PATIENCE):
-                assert await reader.read() == b"no"
-                assert not lost.is_set()
-                writer.close()
-                await lost.wait()
-
-    async def test_a_peer_that_does_not_go_is_dropped(self) -> None:
-        clock = Clock()
-        async with two_ends() as (wire, _, _):
-            lost = asyncio.Event()
-            Linger(wire, b"no", 1000, lost.set)
-            await clock.pass_by(999)
-            assert not wire.is_closing()
-            await clock.pass_by(2)
-            await asyncio.wait_for(lost.wait(), PATIENCE)
-
-    @pytest.mark.parametrize("paused", [False, True])
-    @pytest.mark.parametrize("no_eof", [None, "unknown", "fails"])
-    async def test_transports(self, no_eof: Literal["unknown", "fails"] | None, paused: bool) -> None:
-        async with two_ends() as (wire, reader, writer):
-            wire.no_eof = no_eof
-            if paused:
-                wire.pause_reading()
-            lost = asyncio.Event()
-            Linger(wire, b"no", NEVER, lost.set)
-            async with asyncio.timeout(PATIENCE):
-                assert await reader.read() == b"no"
-                writer.close()
-                await lost.wait()

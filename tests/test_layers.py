@@ -18,6 +18,7 @@ LAYERS = (
     ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
     ("frames", "stream", "dispatch"),
+    ("backlog", "ending", "linger"),
     ("connection",),
     ("answering", "inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),

@@ -14,9 +14,9 @@ from typing import Protocol, cast
 import h11
 
 from ..config import Timeouts
-from ..connection import Linger
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
+from ..linger import Linger
 from ..relay import Relay
 from .chunks import ChunkedBody
 from .dial import Target

@@ -14,9 +14,10 @@ from typing import Any, Protocol, Self, cast
 from .. import log
 from ..clock import Clock, Timer
 from ..config import Limits, Security, Timeouts
-from ..connection import Linger, fit_reads
+from ..connection import fit_reads
 from ..exceptions import HandshakeFailure, InvalidArgument
 from ..handshake import HeadReader, Request, read_request, refusal
+from ..linger import Linger
 from ..session import Wire
 from .gate import start_tls, tell_successor
 

@@ -12,10 +12,10 @@ import h11
 
 from .. import log
 from ..config import Settings
-from ..connection import Linger
 from ..dispatch import Dispatcher
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
+from ..linger import Linger
 from .forward import Stream
 from .listener import Receiver, Tunnel
 

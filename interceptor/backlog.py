@@ -1,0 +1,47 @@
+"""Bytes that wait for a transport which takes no more for now."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+__all__ = ["PIECE", "Backlog"]
+
+Bytes = bytes | bytearray | memoryview
+
+PIECE = 256 * 1024
+"""Most bytes handed to the transport at once: what it cannot send it copies, again and again."""
+
+
+class Backlog:
+    """Bytes that wait, in order; they go in as they were made and come out in pieces of at most PIECE.
+
+    Attributes:
+        size: bytes that wait.
+    """
+
+    __slots__ = ("_writes", "size")
+
+    def __init__(self) -> None:
+        self._writes: deque[Bytes] = deque()
+        self.size = 0
+
+    def add(self, writes: Iterable[bytes], size: int) -> None:
+        """Put these at the end; together they have this size."""
+        self._writes += writes
+        self.size += size
+
+    def take(self) -> Bytes:
+        """Take the next PIECE bytes, or all that there are; a large payload is not copied for it."""
+        pieces: list[Bytes] = []
+        room = PIECE
+        while self._writes and room:
+            piece = self._writes.popleft()
+            if len(piece) > room:
+                view = memoryview(piece)
+                self._writes.appendleft(view[room:])
+                piece = view[:room]
+            room -= len(piece)
+            pieces.append(piece)
+        self.size -= PIECE - room
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
