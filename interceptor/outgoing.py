@@ -1,67 +1,112 @@
-"""What the program sends on one socket, from the call to the loop."""
+"""What the program sends on one socket, from the call, on whichever thread, to the connection."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Literal
 
+from .connection import Connection
+from .dispatch import Dispatcher
 from .exceptions import InvalidArgument
+from .frames import Shared
 from .payload import Data, to_payload
 
-__all__ = ["Outgoing"]
+__all__ = ["FULL", "Outgoing"]
 
 CALL_COST = 256
 """Bytes that a message is counted for besides its payload, so that empty ones are not free."""
 
+FULL = "other threads sent faster than the host could write, over Limits.write_buffer; the socket was closed"
+
 
 class Outgoing:
-    """Checks and encodes messages in the order of the calls, and counts those that other threads sent.
+    """Encodes messages in the order of the calls, and hands them to the connection on the loop's thread.
+
+    What other threads send is counted until the loop has it. Of too much, nothing more is taken, and the
+    connection is dropped.
 
     Args:
+        dispatcher: takes the calls of other threads to the loop.
         high: bytes on their way from other threads to the loop above which nothing more is taken.
-        lock: held while they are counted.
+
+    Attributes:
+        connection: where it all goes; None before the handshake and after the end, when all is dropped.
     """
 
-    __slots__ = ("_arrived", "_full", "_high", "_left", "_lock", "_unfinished")
+    __slots__ = ("_arrived", "_dispatcher", "_full", "_high", "_left", "_unfinished", "connection")
 
-    def __init__(self, high: int, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, dispatcher: Dispatcher, high: int) -> None:
+        self.connection: Connection | None = None
+        self._dispatcher = dispatcher
         self._high = high
-        self._lock = lock
         self._unfinished: Literal[1, 2] | None = None
         self._left = 0
         self._arrived = 0
         self._full = False
 
-    def prepare(self, data: Data, fin: bool, opcode: int | None) -> tuple[bytes, Literal[0, 1, 2], bool]:
-        """Check and encode a message, or a piece of one; return payload, opcode and FIN of its frame.
+    def send(self, data: Data, fin: bool, opcode: int | None) -> None:
+        """Send a message, or a piece of one; callable from any thread.
 
         Raises:
             InvalidArgument, UnsupportedType: the data cannot be sent.
         """
+        kind: Literal[0, 1, 2]
         if self._unfinished is None and fin is True and opcode is None:
-            if isinstance(data, bytes):  # The usual case, first.
-                return data, 2, True
-            return *to_payload(data, None), True
-        return self._prepare_piece(data, fin, opcode)
+            payload, kind = (data, 2) if isinstance(data, bytes) else to_payload(data, None)
+        else:
+            payload, kind, fin = self._encode_piece(data, fin, opcode)
+        dispatcher = self._dispatcher
+        if dispatcher.may_act():
+            self._write(payload, kind, fin)
+        elif self._leave(payload):
+            dispatcher.run(self._arrive, payload, kind, fin)
 
-    def leave(self, payload: bytes) -> bool:
-        """Count a message that another thread hands to the loop; False if too much is on its way already."""
-        with self._lock:
-            if self._left - self._arrived > self._high:
-                return False
-            self._left += len(payload) + CALL_COST
-            return True
+    # A message that goes to many sockets, made once for all of them.
 
-    def arrive(self, payload: bytes) -> None:
-        """Count a message that the loop has got."""
+    def send_shared(self, message: Shared) -> None:
+        """Send it; on the loop's thread."""
+        connection, flushes = self.connection, self._dispatcher.flushes
+        if connection is not None:
+            if flushes is not None and connection.batch():
+                flushes.append(connection.flush)
+            connection.send_shared(message)
+
+    def leave_shared(self, message: Shared) -> bool:
+        """Count it, on another thread, which is to have `arrive_shared` called; False if it is not taken."""
+        return self._leave(message.payload)
+
+    def arrive_shared(self, message: Shared) -> None:
+        """Send what another thread counted; on the loop's thread."""
+        self._arrived += len(message.payload) + CALL_COST
+        self.send_shared(message)
+
+    # Inside.
+
+    def _leave(self, payload: bytes) -> bool:
+        with self._dispatcher.changing:
+            if self._left - self._arrived <= self._high:
+                self._left += len(payload) + CALL_COST
+                return True
+            told, self._full = self._full, True
+        if not told:
+            self._dispatcher.run(self._abort)
+        return False
+
+    def _arrive(self, payload: bytes, kind: Literal[0, 1, 2], fin: bool) -> None:
         self._arrived += len(payload) + CALL_COST
+        self._write(payload, kind, fin)
 
-    def overflows(self) -> bool:
-        """Note that a message was not taken; return whether it is the first."""
-        first, self._full = not self._full, True
-        return first
+    def _write(self, payload: bytes, kind: Literal[0, 1, 2], fin: bool) -> None:
+        connection, flushes = self.connection, self._dispatcher.flushes
+        if connection is not None:
+            if flushes is not None and connection.batch():
+                flushes.append(connection.flush)
+            connection.send(payload, kind, fin)
 
-    def _prepare_piece(
+    def _abort(self) -> None:
+        if self.connection is not None:
+            self.connection.abort(FULL)
+
+    def _encode_piece(
         self, data: Data, fin: bool, opcode: int | None
     ) -> tuple[bytes, Literal[0, 1, 2], bool]:
         if fin not in (True, False):

@@ -44,7 +44,6 @@ from .exceptions import (
     SocketClosed,
     UnknownSocket,
 )
-from .frames import Shared
 from .handshake import Answer, Offer, Request, refusal
 from .inbox import Inbox
 from .outgoing import Outgoing
@@ -55,8 +54,6 @@ from .stream import Then
 __all__ = ["Home", "Session", "State", "Wire", "new_id"]
 
 EVERY_EVENT = frozenset(EVENTS)
-
-FULL = "other threads sent faster than the host could write, over Limits.write_buffer; the socket was closed"
 
 _counter = itertools.count()
 
@@ -142,6 +139,7 @@ class Session:
         close_code: as in WebSocketClose; None while the socket has not ended.
         close_reason: as in WebSocketClose; empty while the socket has not ended.
         ended: done once the socket has ended on the wire, or its upgrade failed.
+        outgoing: takes what the program sends, on whichever thread.
     """
 
     def __init__(self, home: Home, rule: Rule, url: URL, request: Request, wire: Wire) -> None:
@@ -165,7 +163,7 @@ class Session:
         self._connection: Connection | None = None
         self._lane = Lane(home.dispatcher, self.id, url, home.settings.limits.read_buffer, self._hold)
         self._inbox: Inbox | None = None
-        self._outgoing = Outgoing(home.settings.limits.write_buffer, home.dispatcher.changing)
+        self.outgoing = Outgoing(home.dispatcher, home.settings.limits.write_buffer)
         self._answer_given = False
         self._given_up = False
         self._wire_gone = False
@@ -275,53 +273,12 @@ class Session:
         """
         if self.state is not State.OPEN or self._given_up:
             self._check_open()
-        message = self._outgoing.prepare(data, fin, opcode)
-        dispatcher = self._dispatcher
-        if dispatcher.may_act():
-            self._write(*message)
-        elif self._outgoing.leave(message[0]):
-            dispatcher.run(self._write_arrived, *message)
-        elif self._outgoing.overflows():
-            dispatcher.run(self.abort, FULL)
-
-    # A message that goes to many sockets: `Sessions.broadcast` has made it once.
+        self.outgoing.send(data, fin, opcode)
 
     @property
-    def shares(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether the socket is open, and the program's."""
         return self.state is State.OPEN and not self._given_up
-
-    def send_shared(self, message: Shared) -> None:
-        """Send it; on the loop's thread."""
-        connection, flushes = self._connection, self._dispatcher.flushes
-        if connection is not None:
-            if flushes is not None and connection.batch():
-                flushes.append(connection.flush)
-            connection.send_shared(message)
-
-    def leave_shared(self, message: Shared) -> bool:
-        """Count it, on another thread; False if too much is on its way already."""
-        if self._outgoing.leave(message.payload):
-            return True
-        if self._outgoing.overflows():
-            self._dispatcher.run(self.abort, FULL)
-        return False
-
-    def shared_arrived(self, message: Shared) -> None:
-        """Send what another thread counted."""
-        self._outgoing.arrive(message.payload)
-        self.send_shared(message)
-
-    def _write_arrived(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
-        self._outgoing.arrive(payload)
-        self._write(payload, opcode, fin)
-
-    def _write(self, payload: bytes, opcode: Literal[0, 1, 2], fin: bool) -> None:
-        connection, flushes = self._connection, self._dispatcher.flushes
-        if connection is not None:
-            if flushes is not None and connection.batch():
-                flushes.append(connection.flush)
-            connection.send(payload, opcode, fin)
 
     def give_up(self) -> None:
         """Note, on whichever thread, that the program closes the socket: it is not the program's any more.
@@ -477,7 +434,7 @@ class Session:
         extensions = answer.accepted.extensions
 
         def connect(transport: asyncio.Transport, lost: Callable[[], None]) -> Connection:
-            self._connection = Connection(
+            self._connection = self.outgoing.connection = Connection(
                 transport,
                 self,
                 extensions=extensions,
@@ -581,7 +538,7 @@ class Session:
         """Nothing more comes: leave no circle, which only the garbage collector would find, minutes later."""
         self._home.session_over(self)
         self._lane.let_go()
-        self._connection = None
+        self._connection = self.outgoing.connection = None
 
     def _finish(self, answer: bytes) -> None:
         """Say the last word to a client whose socket never opens."""

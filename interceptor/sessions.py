@@ -83,11 +83,11 @@ class Sessions:
         for id in tuple(ids):
             try:
                 session = self.find(id)
-                if not session.shares:
+                if not session.is_usable:
                     session.send_soon(data)  # It says what is wrong with it, or the loop has yet to open it.
                 elif here:
-                    session.send_shared(message)
-                elif session.leave_shared(message):
+                    session.outgoing.send_shared(message)
+                elif session.outgoing.leave_shared(message):
                     elsewhere.append(session)
             except UnknownSocket:
                 continue
@@ -187,7 +187,7 @@ class Sessions:
 
 def _send_shared(sessions: list[Session], message: Shared) -> None:
     for session in sessions:
-        session.shared_arrived(message)
+        session.outgoing.arrive_shared(message)
 
 
 class Snapshots(Mapping[str, Session]):

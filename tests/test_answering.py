@@ -19,7 +19,7 @@ from interceptor.answering import agree, program_answer, usual_answer
 from interceptor.events import TOKEN_PREFIX, upgrade_event
 from interceptor.exceptions import InvalidAnswer
 from interceptor.handshake import Answer, Offer
-from interceptor.session import FULL
+from interceptor.outgoing import FULL
 
 from .peer import KEY, PATIENCE, request
 from .test_events_upgrade import Place
