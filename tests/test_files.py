@@ -14,8 +14,8 @@ import pytest
 from interceptor import Host, HTTPRequest, InterceptorError, Security
 from interceptor.ways import files
 
+from .asked import ask, get, one
 from .peer import PATIENCE, Answer, Peer
-from .test_http import ask, get, one
 from .wire import Line, lines, quiet_loop
 
 __all__ = ["lines", "quiet_loop"]

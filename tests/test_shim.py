@@ -22,12 +22,12 @@ from interceptor.events import Event
 from interceptor.ways import shim
 from interceptor.ways.pages import SHIM_PATH
 
+from .asked import ask, one
 from .engines import Window
 from .engines.chromium import chromium
 from .engines.firefox import firefox
 from .pages import Site
 from .peer import PATIENCE, Peer, Recorder
-from .test_http import ask, one
 
 HERE = Path(__file__).parent
 CASES = json.loads((HERE / "url_cases.json").read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ import pytest
 
 from interceptor import Host, Security
 
+from .asked import ask, host_of, one
 from .peer import Peer, request
-from .test_http import ask, host_of, one
 from .wire import quiet_loop
 
 __all__ = ["quiet_loop"]
