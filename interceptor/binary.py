@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-from pydantic import ValidationInfo
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
-__all__ = ["bytes_from_json", "bytes_to_json", "from_base64", "to_bytes"]
+__all__ = ["TextOrBytes", "from_base64", "to_bytes"]
 
 
-def bytes_to_json(value: str | bytes) -> str | dict[str, str]:
+def _to_json(value: str | bytes) -> str | dict[str, str]:
     """Return text as it is, bytes as an object with their base64."""
     if isinstance(value, str):
         return value
     return {"base64": base64.b64encode(value).decode("ascii")}
 
 
-def bytes_from_json(value: object, info: ValidationInfo) -> object:
-    """Undo `bytes_to_json`; for a validator."""
+def _from_json(value: object, info: ValidationInfo) -> object:
+    """Undo `_to_json`; other kinds of bytes become bytes."""
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if info.mode == "json" and isinstance(value, dict) and set(value) == {"base64"}:
         return from_base64(value["base64"])
     return value
+
+
+TextOrBytes = Annotated[str | bytes, BeforeValidator(_from_json), PlainSerializer(_to_json, when_used="json")]
+"""Text or bytes: in JSON a string, or an object with base64."""
 
 
 def to_bytes(data: object) -> object:

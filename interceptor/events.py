@@ -15,19 +15,9 @@ from __future__ import annotations
 
 import base64
 import builtins
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from http import HTTPStatus
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    Protocol,
-    Self,
-    TypeVar,
-)
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -44,9 +34,9 @@ from pydantic import (
     model_validator,
 )
 
-from .binary import bytes_from_json, bytes_to_json, from_base64, to_bytes
+from .binary import TextOrBytes, from_base64, to_bytes
 from .exceptions import InvalidAnswer, InvalidArgument, UnknownEvent, UnsupportedType
-from .heads import Headers, field_lines, pairs, read_cookies, read_fields
+from .heads import Fields, Headers, field_lines, final_answer, pairs, switching_answer
 
 __all__ = [
     "EVENTS",
@@ -71,9 +61,6 @@ Vector = list[object]
 ID_PATTERN = r"^[0-9a-f]{15}$"
 TOKEN_PREFIX = "interceptor.token."
 """A subprotocol that starts so carries the host's token; it is no subprotocol of the program."""
-
-ACCEPT_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
 class Named(Protocol):
@@ -193,29 +180,19 @@ class HTTPRequest(Event):
     mime: str = ""
     url: str
     headers: str = Field(default="", repr=False)  # Cookies are in it, and a repr finds its way into logs.
-    body: str | bytes = ""
+    body: TextOrBytes = ""
     method: str = "GET"
-
-    @field_serializer("body", when_used="json")
-    def _body_to_json(self, value: str | bytes) -> str | dict[str, str]:
-        return bytes_to_json(value)
-
-    @field_validator("body", mode="before")
-    @classmethod
-    def _body_from_json(cls, value: object, info: ValidationInfo) -> object:
-        return bytes_from_json(value, info)
 
     # What the request says, read from its text.
 
     def header(self, name: str) -> str | None:
         """Return the value of a header field, several joined by a comma, or None; case does not matter."""
-        values = read_fields(self.headers).get(name.lower(), [])
-        return ", ".join(values) if values else None
+        return Fields(self.headers).value(name)
 
     @property
     def cookies(self) -> dict[str, str]:
         """The cookies sent, by name; of several with one name the first, which is the most specific."""
-        return read_cookies(";".join(read_fields(self.headers).get("cookie", [])))
+        return Fields(self.headers).cookies
 
     def respond(
         self, body: str | bytes = "", status: int = 200, *, mime: str = "", headers: Headers = ()
@@ -270,26 +247,16 @@ class WebSocketUpgrade(Event):
     event: Literal["WebSocketUpgrade"] = "WebSocketUpgrade"
     id: str = Field(pattern=ID_PATTERN)
     url: str
-    headers: str | bytes = Field(repr=False)  # Cookies are in it, and a repr finds its way into logs.
+    headers: TextOrBytes = Field(repr=False)  # Cookies are in it, and a repr finds its way into logs.
     type: Literal["auto", "manual"]
     _extensions: str = PrivateAttr(default="")
     _usual: str = PrivateAttr(default="")
-
-    @field_serializer("headers", when_used="json")
-    def _headers_to_json(self, value: str | bytes) -> str | dict[str, str]:
-        return bytes_to_json(value)
-
-    @field_validator("headers", mode="before")
-    @classmethod
-    def _headers_from_json(cls, value: object, info: ValidationInfo) -> object:
-        return bytes_from_json(value, info)
 
     # What the request says, read from its text.
 
     def header(self, name: str) -> str | None:
         """Return the value of a header field, several joined by a comma, or None; case does not matter."""
-        values = self._values(name)
-        return ", ".join(values) if values else None
+        return self._fields().value(name)
 
     @property
     def origin(self) -> str | None:
@@ -299,18 +266,15 @@ class WebSocketUpgrade(Event):
     @property
     def subprotocols(self) -> tuple[str, ...]:
         """The subprotocols asked for, in the order of preference."""
-        return tuple(name for name in _asked(self._fields()) if not name.startswith(TOKEN_PREFIX))
+        return tuple(name for name in self._fields().subprotocols if not name.startswith(TOKEN_PREFIX))
 
     @property
     def cookies(self) -> dict[str, str]:
         """The cookies sent, by name; of several with one name the first, which is the most specific."""
-        return read_cookies(";".join(self._values("Cookie")))
+        return self._fields().cookies
 
-    def _values(self, name: str) -> list[str]:
-        return self._fields().get(name.lower(), [])
-
-    def _fields(self) -> dict[str, list[str]]:
-        return {} if isinstance(self.headers, bytes) else read_fields(self.headers)
+    def _fields(self) -> Fields:
+        return Fields("" if isinstance(self.headers, bytes) else self.headers)
 
     # Answers: each returns a copy of the event with Headers replaced.
 
@@ -334,7 +298,7 @@ class WebSocketUpgrade(Event):
         if subprotocol is None and headers == () and compression and (usual := _private(self)["_usual"]):
             return self._replaced(usual)
         request = self._fields()
-        keys, asked = request.get("sec-websocket-key"), _asked(request)
+        keys, asked = request.values("Sec-WebSocket-Key"), request.subprotocols
         if not keys:
             raise InvalidAnswer(
                 "this event holds no request with a Sec-WebSocket-Key; answer the one that came"
@@ -342,16 +306,10 @@ class WebSocketUpgrade(Event):
         if subprotocol is not None and subprotocol not in self.subprotocols:
             listed = ", ".join(self.subprotocols) or "none"
             raise InvalidAnswer(f"subprotocol {subprotocol!r} was not asked for; asked for: {listed}")
-        # RFC 6455 section 4.2.2, step 5.4: SHA-1 of the key and the GUID, in base64.
-        digest = hashlib.sha1((keys[0] + ACCEPT_GUID).encode(), usedforsecurity=False).digest()
-        lines = f"{SWITCHING}Sec-WebSocket-Accept: {base64.b64encode(digest).decode('ascii')}\r\n"
         # A browser fails a socket that asked for subprotocols and was given none (WHATWG, 2.2 step 11.2).
         chosen = subprotocol or next((name for name in asked if name.startswith(TOKEN_PREFIX)), None)
-        if chosen:
-            lines += f"Sec-WebSocket-Protocol: {chosen}\r\n"
-        if compression and self._extensions:
-            lines += f"Sec-WebSocket-Extensions: {self._extensions}\r\n"
-        return self.answer(f"{lines}{field_lines(pairs(headers))}\r\n")
+        extensions = self._extensions if compression else ""
+        return self.answer(switching_answer(keys[0], chosen, extensions, headers))
 
     def deny(self, status: int = 403, body: str = "", headers: Headers = ()) -> Self:
         """Answer with a final status, 200 to 599, and a plain-text body.
@@ -364,14 +322,7 @@ class WebSocketUpgrade(Event):
             raise InvalidAnswer(f"status {status!r} denies nothing; deny(status, body) takes 200 to 599")
         if not isinstance(body, str):
             raise UnsupportedType(f"the body of deny() is text, not {type(body).__name__}")
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = "Denied"
-        given = pairs(headers)
-        if body and "content-type" not in (name.lower() for name, _ in given):
-            given.insert(0, ("Content-Type", "text/plain; charset=utf-8"))
-        return self.answer(f"HTTP/1.1 {status} {phrase}\r\n{field_lines(given)}\r\n{body}")
+        return self.answer(final_answer(status, headers, body))
 
     def answer(self, text: str) -> Self:
         """Answer with raw text: status line, header fields, an empty line, perhaps a body.
@@ -611,12 +562,6 @@ def receive_event(
     _set_extra(event, None)
     _set_private(event, None)
     return event
-
-
-def _asked(fields: dict[str, list[str]]) -> list[str]:
-    """Return the subprotocols that a request asks for, that with the token included."""
-    values = fields.get("sec-websocket-protocol", ())
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
 def _is_final(status: object) -> bool:

@@ -8,7 +8,6 @@ import pytest
 
 from interceptor.events import WebSocketUpgrade, upgrade_event
 from interceptor.exceptions import InvalidAnswer, UnsupportedType
-from interceptor.heads import read_cookies
 from tests.peer import ACCEPT, KEY, request
 
 ID = "0123456789abcde"
@@ -86,7 +85,6 @@ def test_the_token_is_no_subprotocol() -> None:
     ],
 )
 def test_cookies_are_read_one_by_one(text: str, cookies: dict[str, str]) -> None:
-    assert read_cookies(text) == cookies
     assert asking(f"Cookie: {text}\r\n").cookies == cookies
 
 
