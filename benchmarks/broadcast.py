@@ -22,13 +22,13 @@ if not __package__:  # started as a file: its neighbours are found from the fold
 
 from benchmarks.aims import BROADCAST
 from benchmarks.broadcasters import DEFLATE
-from benchmarks.conditions import Content, conditions, describe, run, versions
+from benchmarks.conditions import Content, run
 from benchmarks.deflate import SIZE, JsonClient
 from benchmarks.load import STALL, BenchmarkError, Sample
 from benchmarks.memory import allow_files
 from benchmarks.processes import ServerProcess, running
-from benchmarks.report import Cell, as_json, figures_of, near_client_limit, table, verdicts
-from benchmarks.rounds import Turns, take_turns
+from benchmarks.report import Cell
+from benchmarks.rounds import Turns, side_by_side
 from benchmarks.servers import OURS
 
 PROGRAM = (sys.executable, "-m", "benchmarks.broadcasters")
@@ -105,16 +105,12 @@ def start_all(stack: ExitStack, options: argparse.Namespace, core: int | None) -
 def compare(options: argparse.Namespace, core: int | None) -> Content:
     """Measure all, print the table; return what was found."""
     allow_files(4 * options.sockets + 100)
-    under = conditions(core, options.loop, options.rounds)
-    packages = versions(PACKAGES)
+    what = f"{options.count} broadcasts at a time"
     with ExitStack() as stack:
-        found = figures_of(take_turns(start_all(stack, options, core), options.rounds), OURS)
-    print(describe(under, f"{options.count} broadcasts at a time", packages))
-    print("\n" + table(found, OURS, BROADCAST, "broadcast"))
-    if held_back := [where for _, where in near_client_limit(found)]:
-        print("\nthe client may have held back:", "; ".join(held_back))
-    aims = [verdict.as_json() for verdict in verdicts(found, BROADCAST)]
-    return {**under, "versions": packages, "reference": OURS, "results": as_json(found), "aims": aims}
+        turns = start_all(stack, options, core)
+        return side_by_side(
+            turns, options, core, packages=PACKAGES, what=what, unit="broadcast", aims=BROADCAST
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

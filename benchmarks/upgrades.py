@@ -24,7 +24,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aims import UPGRADES
-from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.conditions import Content, progress, run
 from benchmarks.load import (
     CLOSE,
     CLOSE_1000,
@@ -37,8 +37,8 @@ from benchmarks.load import (
     server_frame,
 )
 from benchmarks.processes import MissingServer, ServerProcess, running
-from benchmarks.report import Cell, as_json, figures_of, near_client_limit, table, verdicts
-from benchmarks.rounds import Turns, take_turns
+from benchmarks.report import Cell
+from benchmarks.rounds import Turns, side_by_side
 from benchmarks.servers import MANUAL, OURS
 
 PEERS = ("websockets", "aiohttp", "uvicorn-sansio")
@@ -144,15 +144,11 @@ def start_all(stack: ExitStack, options: argparse.Namespace, core: int | None) -
 
 def compare(options: argparse.Namespace, core: int | None) -> Content:
     """Measure all, print the table; return what was found."""
-    under = conditions(core, options.loop, options.rounds, options.seconds)
-    packages = versions(PACKAGES)
     with ExitStack() as stack:
-        found = figures_of(take_turns(start_all(stack, options, core), options.rounds), OURS)
-    print(describe(under, "upgrades", packages), table(found, OURS, UPGRADES, "upgrade"), sep="\n\n")
-    if held_back := [where for _, where in near_client_limit(found)]:
-        print("\nthe client may have held back:", "; ".join(held_back))
-    aims = [verdict.as_json() for verdict in verdicts(found, UPGRADES)]
-    return {**under, "versions": packages, "reference": OURS, "results": as_json(found), "aims": aims}
+        turns = start_all(stack, options, core)
+        return side_by_side(
+            turns, options, core, packages=PACKAGES, what="upgrades", unit="upgrade", aims=UPGRADES
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
