@@ -6,7 +6,6 @@ No time is asserted here: latencies are what the benchmark is for.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import socket
 import sys
@@ -28,7 +27,7 @@ from interceptor.frames import SLICE
 from .bench import Bench, receive
 from .peer import BINARY, Peer, frame, until
 from .threads import Program, client, make_host, no_thread_left, soon
-from .wire import ANYONE, BOTH_LOOPS
+from .wire import ANYONE, BOTH_LOOPS, TurnCounter
 
 LOOPS = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 LESS = 128 * MIB  # More than the system's own buffers take.
@@ -67,25 +66,17 @@ def test_the_bound_follows_the_limits() -> None:
 @BOTH_LOOPS
 async def test_a_flood_leaves_the_loop_to_others() -> None:
     """However much one socket has to say, the loop turns in between; libuv would read 8 MiB in one turn."""
-    loop = asyncio.get_running_loop()
     handled: Counter[int] = Counter()
-    turn = 0
-
-    def tick() -> None:
-        nonlocal turn
-        turn += 1
-        loop.call_soon(tick)
-
+    turns = TurnCounter()
     host = Host([("*", 1)], security=ANYONE)
 
     @host.on("WebSocketReceive")
     def receive(event: WebSocketReceive) -> None:
-        handled[turn] += 1
+        handled[turns.count] += 1
         time.sleep(0.001)
 
     async with host, Peer.open(host) as peer:
         peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
-        loop.call_soon(tick)
         await peer.send(frame(BINARY, bytes(1018)) * 1024)
         await until(lambda: handled.total() == 1024)
     assert max(handled.values()) <= 2 * (SLICE // 1024 + 1)  # libuv reads and runs what is due in one turn.

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -24,36 +18,15 @@ from interceptor import Host, InvalidState, Timeouts, WebSocketUpgrade
 
 from .conftest import FACTORIES
 from .peer import PATIENCE, TEXT, Peer, Recorder, close_frame, frame
+from .started import program
 from .wire import BOTH_LOOPS, HEAD, MANUAL, make_host, opened, switched
 from .wire import lines as lines
 
-ROOT = Path(__file__).parent.parent
 LOOPS = pytest.mark.parametrize("loop", list(FACTORIES))
 RUN = {"asyncio": "asyncio.run(main())", "uvloop": "import uvloop; uvloop.run(main())"}
 FACTORY = {"asyncio": "None", "uvloop": "__import__('uvloop').new_event_loop"}
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="signals and limits of this kind are Unix's")
-
-
-@contextlib.contextmanager
-def program(code: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A program of its own, in development mode or with these options; it is gone at the end."""
-    process = subprocess.Popen(
-        [sys.executable, *(options or ("-X", "dev")), "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killer = threading.Timer(PATIENCE, process.kill)
-    killer.start()
-    try:
-        yield process
-    finally:
-        killer.cancel()
-        killer.join()
-        process.kill()
-        process.communicate()
 
 
 # No descriptor left

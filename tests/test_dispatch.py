@@ -21,7 +21,7 @@ from interceptor.exceptions import InvalidArgument, InvalidHandler, InvalidState
 
 from .bench import Bench, close, error, receive
 from .peer import PATIENCE, until
-from .wire import Line
+from .wire import Line, TurnCounter
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
 
@@ -364,20 +364,12 @@ class TestDrain:
 async def test_calls_of_other_threads_leave_the_loop_to_its_sockets() -> None:
     """However many there are, the loop turns in between."""
     bench = Bench()
-    loop = asyncio.get_running_loop()
     handled: Counter[int] = Counter()
-    turn = 0
-
-    def tick() -> None:
-        nonlocal turn
-        turn += 1
-        loop.call_soon(tick)
+    turns = TurnCounter()
 
     def work() -> None:
-        handled[turn] += 1
+        handled[turns.count] += 1
         time.sleep(0.001)
-
-    loop.call_soon(tick)
 
     def ask() -> None:
         for _ in range(200):

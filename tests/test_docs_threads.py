@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from .peer import PATIENCE
+from .started import started
 from .test_gui import OFFSCREEN, ROOT, SYSTEM_PACKAGES, SYSTEM_PYTHON, can
 from .test_gui import display as display
 
@@ -43,21 +42,10 @@ def test_a_program(page: str, index: int, display: dict[str, str]) -> None:
     needs = "qasync" if "import qasync" in code else "sys"
     if why := can(python, f"import {NEEDS.get(toolkit, 'sys')}, {needs}, websockets", environment):
         pytest.skip(f"{toolkit} cannot be tried: {why}; scripts/toolkits installs it")
-    process = subprocess.Popen(
-        [python, "-c", code],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killer = threading.Timer(PATIENCE, process.kill)
-    killer.start()
-    try:
+    with started(python, "-c", code, env=environment) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        url = process.stdout.readline().strip()
-        with connect(url) as peer:
+        with connect(process.stdout.readline().strip()) as peer:
             for word in ("hello", "again"):
                 peer.send(word)
                 assert str(peer.recv(PATIENCE)).startswith(word.upper())
@@ -65,9 +53,6 @@ def test_a_program(page: str, index: int, display: dict[str, str]) -> None:
             process.stdin.write("\n")  # One waits for Enter, one for the end of the socket.
             process.stdin.flush()
             assert process.wait(PATIENCE) == 0
-    finally:
-        killer.cancel()
-        killer.join()
         process.kill()
         _, errors = process.communicate()
     assert "Traceback" not in errors, errors

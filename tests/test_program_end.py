@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from .peer import PATIENCE
-
-ROOT = Path(__file__).parent.parent
+from .started import program
 
 PROGRAM = """
 import sys, threading, time
@@ -47,16 +42,7 @@ def test_a_program_ends(start: str, ending: str) -> None:
     if status < 0 and os.name == "nt":
         pytest.skip("Ctrl-C is sent to another process in another way on Windows")
     code = PROGRAM + STARTS[start].format(statement)
-    process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killer = threading.Timer(PATIENCE, process.kill)
-    killer.start()
-    try:
+    with program(code) as process:
         assert process.stdout is not None
         with connect(process.stdout.readline().strip()) as peer:
             assert process.stdout.readline() == "open\n"
@@ -66,11 +52,6 @@ def test_a_program_ends(start: str, ending: str) -> None:
                 peer.recv(PATIENCE)
             assert peer.close_code == 1001
         _, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        killer.cancel()
-        killer.join()
-        process.kill()
-        process.wait()
     assert process.returncode == status, errors
     for trouble in ("ResourceWarning", "was destroyed", "never awaited", "Exception ignored", "Fatal"):
         assert trouble not in errors, errors

@@ -105,6 +105,19 @@ async def switched(peer: Peer) -> None:
         assert await peer.reader.readexactly(len(SWITCHED)) == SWITCHED
 
 
+class TurnCounter:
+    """Counts the turns of the running loop, from now to its end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._loop = asyncio.get_running_loop()
+        self._turn()
+
+    def _turn(self) -> None:
+        self.count += 1
+        self._loop.call_soon(self._turn)
+
+
 @asynccontextmanager
 async def opened(host: Host, head: bytes = HEAD) -> AsyncIterator[Peer]:
     """A peer whose socket is open."""
