@@ -210,41 +210,51 @@ async def test_8_many_messages_behind_one_that_never_ends() -> None:
     assert told.is_set()
 
 
+class Stopper:
+    """A program that stops its host from inside, for the socket whose URL says so.
+
+    Args:
+        place: the callback, or `route`, that does it.
+
+    Attributes:
+        stops: what a plain callback has begun.
+        stopped: one True for each call that returned.
+        cancelled: one True for each call that was cancelled.
+    """
+
+    def __init__(self, host: Host, place: str) -> None:
+        self._host = host
+        self.stops: list[asyncio.Task[None]] = []
+        self.stopped: list[bool] = []
+        self.cancelled: list[bool] = []
+        if place == "route":
+            host.route("*/stop")(self.stop)
+        elif place == "plain":
+            host.on(RECEIVE)(self.stop_soon)
+        else:
+            which = {"async": RECEIVE, "upgrade": UPGRADE, "manual": UPGRADE, "error": ERROR, "close": CLOSED}
+            host.on(which[place])(self.stop)
+
+    def stop_soon(self, event: Event) -> None:
+        self.stops.append(asyncio.ensure_future(self._host.stop()))
+
+    async def stop(self, event: Event | Session) -> None:
+        if not getattr(event, "url", "/stop").endswith("/stop"):
+            return
+        try:
+            await self._host.stop()
+        except asyncio.CancelledError:
+            self.cancelled.append(True)
+            raise
+        self.stopped.append(True)
+
+
 @pytest.mark.parametrize("place", ["plain", "async", "upgrade", "manual", "error", "close", "route"])
 @pytest.mark.usefixtures("lines")
 async def test_8_stop_from_inside(place: str) -> None:
     host = make_host()
     seen = Recorder(host)
-    stops: list[asyncio.Task[None]] = []
-    stopped: list[bool] = []
-    cancelled: list[bool] = []
-
-    def stop_soon(event: Event) -> None:
-        stops.append(asyncio.ensure_future(host.stop()))
-
-    async def stop(event: Event | Session) -> None:
-        if not getattr(event, "url", "/stop").endswith("/stop"):
-            return
-        try:
-            await host.stop()
-        except asyncio.CancelledError:
-            cancelled.append(True)
-            raise
-        stopped.append(True)
-
-    match place:
-        case "plain":
-            host.on(RECEIVE)(stop_soon)
-        case "async":
-            host.on(RECEIVE)(stop)
-        case "upgrade" | "manual":
-            host.on(UPGRADE)(stop)
-        case "error":
-            host.on(ERROR)(stop)
-        case "close":
-            host.on(CLOSED)(stop)
-        case "route":
-            host.route("*/stop")(stop)
+    program = Stopper(host, place)
     before, target = asyncio.all_tasks(), "/manual/stop" if place == "manual" else "/stop"
     await host.start()
     async with opened(host, seen, "/other") as (other, _), Peer.connect(host) as peer:
@@ -264,7 +274,7 @@ async def test_8_stop_from_inside(place: str) -> None:
         await until(lambda: asyncio.all_tasks() == before)
     assert not host.sockets
     # Nobody waits for the answer of a callback whose upgrade was refused.
-    assert cancelled if place == "manual" else stops if place == "plain" else stopped
+    assert {"manual": program.cancelled, "plain": program.stops}.get(place, program.stopped)
     outcomes = [seen.names(upgrade.id) for upgrade in seen.of(WebSocketUpgrade)]
     error = [ERROR] if place == "error" else []
     assert outcomes[0] == [UPGRADE, CLOSED]
