@@ -207,7 +207,7 @@ class HTTPRequest(Event):
 
         Raises:
             InvalidAnswer: the status, or a field, cannot be sent.
-            UnsupportedType: the body is neither str nor bytes.
+            UnsupportedType: the body is neither str nor bytes, or the headers are no mapping or pairs of str.
         """
         if not _is_final(status):
             raise InvalidAnswer(f"status {status!r} answers nothing; respond(body, status) takes 200 to 599")
@@ -293,7 +293,9 @@ class WebSocketUpgrade(Event):
             compression: use permessage-deflate where both sides can.
 
         Raises:
-            InvalidAnswer: the subprotocol was not asked for, or the event holds no request with a key.
+            InvalidAnswer: the subprotocol was not asked for, a field cannot be sent, or the event holds no
+                request with a key.
+            UnsupportedType: the headers are no mapping or pairs of str.
         """
         if subprotocol is None and headers == () and compression and (usual := _private(self)["_usual"]):
             return self._replaced(usual)
@@ -312,11 +314,16 @@ class WebSocketUpgrade(Event):
         return self.answer(switching_answer(keys[0], chosen, extensions, headers))
 
     def deny(self, status: int = 403, body: str = "", headers: Headers = ()) -> Self:
-        """Answer with a final status, 200 to 599, and a plain-text body.
+        """Answer with a final status, 200 to 599, and a body: plain text, unless `headers` have another type.
+
+        Args:
+            status: what the client is told.
+            body: goes as UTF-8.
+            headers: more header fields, such as WWW-Authenticate, as a mapping or as pairs.
 
         Raises:
-            InvalidAnswer: the status is out of range.
-            UnsupportedType: the body is no str.
+            InvalidAnswer: the status is out of range, or a field cannot be sent.
+            UnsupportedType: the body is no str, or the headers are no mapping or pairs of str.
         """
         if not _is_final(status):
             raise InvalidAnswer(f"status {status!r} denies nothing; deny(status, body) takes 200 to 599")
@@ -326,6 +333,8 @@ class WebSocketUpgrade(Event):
 
     def answer(self, text: str) -> Self:
         """Answer with raw text: status line, header fields, an empty line, perhaps a body.
+
+        The host checks it before it is sent; what is not valid fails the upgrade, with 500 for the client.
 
         Raises:
             UnsupportedType: it is no str.

@@ -131,7 +131,7 @@ class Session:
     Attributes:
         id: 15 hexadecimal digits.
         url: the URL the page asked for, in normal form.
-        mode: how its handshake was made.
+        mode: AUTO where the host made its handshake, MANUAL where the program did.
         origin: Origin of the page, None where a program connects.
         subprotocol: the one agreed on, or None.
         extensions: value of Sec-WebSocket-Extensions in the answer, possibly empty.
@@ -139,7 +139,7 @@ class Session:
         close_code: as in WebSocketClose; None while the socket has not ended.
         close_reason: as in WebSocketClose; empty while the socket has not ended.
         ended: done once the socket has ended on the wire, or its upgrade failed.
-        outgoing: takes what the program sends, on whichever thread.
+        outgoing: how the host sends; a program has `send` and `host.WebSocketSend`.
     """
 
     def __init__(self, home: Home, rule: Rule, url: URL, request: Request, wire: Wire) -> None:
@@ -232,6 +232,7 @@ class Session:
 
         Raises:
             InvalidArgument: the code is not 1000 or 3000-4999, or the reason is over 123 bytes of UTF-8.
+            UnsupportedType: the code is no integer, or the reason no str.
         """
         check_close(code, reason)
         self._dispatcher.check_here("socket.close()")
