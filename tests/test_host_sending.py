@@ -191,7 +191,7 @@ class TestSend:
                 calls: list[Callable[[], int]] = [
                     lambda: host.WebSocketSend(id, "x"),
                     lambda: host.WebSocketClose(id),
-                    lambda: host.answer(id, "x"),
+                    lambda: host.answer(id, []),
                 ]
                 for call in calls:
                     with pytest.raises(UnknownSocket) as caught:

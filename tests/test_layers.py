@@ -19,7 +19,7 @@ LAYERS = (
     ("handshake", "messages"),
     ("frames", "stream", "dispatch"),
     ("connection",),
-    ("answering", "inbox", "outgoing", "session", "relay", "client", "threaded"),
+    ("answering", "callbacks", "inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
     ("host",),

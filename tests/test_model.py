@@ -34,6 +34,7 @@ from structlog.testing import capture_logs
 
 from interceptor import (
     Event,
+    EventName,
     Host,
     Limits,
     SocketClosed,
@@ -496,7 +497,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["slow", "failing"]))
     def program_changes_its_handlers(self, name: str) -> None:
-        which = "All" if name == "slow" else "WebSocketReceive"
+        which: EventName = "All" if name == "slow" else "WebSocketReceive"
         handler: Any = getattr(self, name)
         if name in self.handlers:
             self.host.off(which, handler)

@@ -124,7 +124,7 @@ async def test_which_pages_have_it(tmp_path: Path, on: bool) -> None:
     host = Host([("http://*.test/*", 1), ("http://myapp/x*", 1)], root="myapp", ui=tmp_path, shim=on)
 
     @host.on("HTTPRequest")
-    def answer(event: HTTPRequest) -> object:
+    def answer(event: HTTPRequest) -> HTTPRequest | None:
         assert event.event == "HTTPRequest"
         return (
             event.respond("<p>", mime="text/plain" if "text" in event.url else "")
