@@ -170,7 +170,12 @@ class Connection(asyncio.Protocol):
     @property
     def buffered_amount(self) -> int:
         """Bytes of frames that were sent but not yet handed to the operating system."""
-        return self._out_bytes + self._corked_bytes + self._transport.get_write_buffer_size()
+        return self._corked_bytes + self._waiting_bytes
+
+    @property
+    def _waiting_bytes(self) -> int:
+        waiting = self._out_bytes + self._frames.waiting_bytes
+        return waiting + self._transport.get_write_buffer_size()
 
     @property
     def blocked(self) -> bool:
@@ -204,8 +209,10 @@ class Connection(asyncio.Protocol):
         """Send a message that goes to many; on the server's side."""
         frames = self._frames
         if frames.core.state is OPEN:
-            frames.send_shared(message)
-            self._sent(len(message.payload))
+            if frames.send_shared(message):
+                self._sent(len(message.payload))
+            else:
+                self._check_full()
 
     def batch(self) -> bool:
         """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
@@ -442,13 +449,17 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(transport.close)
 
     def _check_full(self) -> None:
-        amount = self._out_bytes + self._transport.get_write_buffer_size()
+        amount, unfinished = self._waiting_bytes, self._frames.waiting_bytes
         if amount > self._limits.write_buffer and self._end is None:
+            what = f"{amount} bytes were not taken by the peer"
+            if unfinished:
+                what = (
+                    f"{amount} bytes wait, {unfinished} of them broadcasts that may not go before the last piece "
+                    "(fin=True) of the message that the program has begun"
+                )
             # WHATWG, send() steps: flagged as full, then closed. A close frame would wait behind the rest.
-            self.abort(
-                f"{amount} bytes were not taken by the peer, over Limits.write_buffer "
-                f"({self._limits.write_buffer}); the socket is full and was closed"
-            )
+            limit = self._limits.write_buffer
+            self.abort(f"{what}, over Limits.write_buffer ({limit}); the socket is full and was closed")
             return
         self._choose_reading()
 

@@ -496,7 +496,8 @@ class Host(Callbacks, Reachable):
         """Send one message to the sockets of these IDs that are open; return how many they are.
 
         The message is checked, framed and compressed once for all of them. To a socket that is amid a message
-        in pieces it goes after the last of them. Callable from any thread.
+        in pieces it goes after the last of them, and counts as unsent (`Limits.write_buffer`) until then.
+        Callable from any thread.
 
         Raises:
             InvalidArgument, UnsupportedType: the data cannot be sent.
