@@ -454,8 +454,8 @@ class Connection(asyncio.Protocol):
             what = f"{amount} bytes were not taken by the peer"
             if unfinished:
                 what = (
-                    f"{amount} bytes wait, {unfinished} of them broadcasts that may not go before the last piece "
-                    "(fin=True) of the message that the program has begun"
+                    f"{amount} bytes wait, {unfinished} of them broadcasts that may not go before the last "
+                    "piece (fin=True) of the message that the program has begun"
                 )
             # WHATWG, send() steps: flagged as full, then closed. A close frame would wait behind the rest.
             limit = self._limits.write_buffer
