@@ -242,6 +242,26 @@ async def test_a_page_sees_no_difference(windows: dict[str, Window], ui: Path, e
     assert shimmed.keys() == native.keys()
 
 
+SOURCES = """() => {
+    const getter = (object, name) => Object.getOwnPropertyDescriptor(object, name).get;
+    const functions = [WebSocket, getter(WebSocket.prototype, "url"), getter(MessageEvent.prototype, "origin")];
+    return functions.map(f => String(f).replace("get ", "").replaceAll(/\\s+/g, ""));
+}"""
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_the_one_difference_is_a_name_in_the_text_of_a_function(
+    windows: dict[str, Window], ui: Path, engine: str
+) -> None:
+    """As docs/shim.md has it: what stands for a function has no name when it is asked for its source."""
+    for on, names in ((False, ("WebSocket", "url", "origin")), (True, ("", "", ""))):
+        async with Host(ROWS, root="myapp", ui=ui, shim=on) as host:
+            await windows[engine].open(host.http_url("/"))
+            said = await windows[engine].run(SOURCES)
+        assert said == [f"function{name}(){{[nativecode]}}" for name in names]
+
+
 CONNECT = """async ([name, url]) => {
     const socket = new (name === "First" ? First : WebSocket)(url);
     return await new Promise(resolve => {
