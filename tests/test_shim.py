@@ -244,7 +244,9 @@ async def test_a_page_sees_no_difference(windows: dict[str, Window], ui: Path, e
 
 SOURCES = """() => {
     const getter = (object, name) => Object.getOwnPropertyDescriptor(object, name).get;
-    const functions = [WebSocket, getter(WebSocket.prototype, "url"), getter(MessageEvent.prototype, "origin")];
+    const functions = [
+        WebSocket, getter(WebSocket.prototype, "url"), getter(MessageEvent.prototype, "origin"),
+    ];
     return functions.map(f => String(f).replace("get ", "").replaceAll(/\\s+/g, ""));
 }"""
 
