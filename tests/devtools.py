@@ -80,7 +80,9 @@ class Devtools:
         await self.ask("Log.enable")
         await self.ask("Log.disable")
         added = [event["params"] for event in self._events if event["method"] == "Log.entryAdded"]
-        return [cast(str, entry["entry"]["text"]) for entry in cast(list[dict[str, dict[str, object]]], added)]
+        return [
+            cast(str, entry["entry"]["text"]) for entry in cast(list[dict[str, dict[str, object]]], added)
+        ]
 
     async def ask(self, method: str, **params: object) -> dict[str, object]:
         """Give a command, and return its result."""
