@@ -426,7 +426,9 @@ class Host(Callbacks, Reachable):
         """The open sockets by ID; each until its WebSocketClose has been reported."""
         return self._sessions.open
 
-    def WebSocketSend(self, id: str, data: Data, fin: bool = True, opcode: int | None = None) -> int:
+    def WebSocketSend(
+        self, id: str, data: Data, fin: bool = True, opcode: Literal[0, 1, 2] | None = None
+    ) -> int:
         """Send a message, or a piece of one; never blocks, callable from any thread.
 
         What the peer will not read any more is dropped: it closed or was lost, and WebSocketClose follows.

@@ -116,6 +116,7 @@ def chat(socket: WebSocketReceive) -> None: ...
 
 host.route("ws://myapp/*", mode=Mode.PASS)  # arg-type
 host.answer("0123456789abcde", "HTTP/1.1 404 Not Found")  # arg-type
+host.WebSocketSend("0123456789abcde", "text", True, 8)  # arg-type
 Host(["ws://myapp/*"])  # list-item
 Host(proxy=["tunnel"])  # list-item
 """

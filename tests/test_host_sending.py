@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ class TestSend:
             ([104, 105], 1, Frame(TEXT, b"hi")),
         ],
     )
-    async def test_data(self, data: Data, opcode: int | None, expected: Frame) -> None:
+    async def test_data(self, data: Data, opcode: Any, expected: Frame) -> None:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
@@ -135,9 +136,7 @@ class TestSend:
             ("x", True, InvalidArgument),
         ],
     )
-    async def test_what_cannot_be_sent(
-        self, data: Data, opcode: int | None, error: type[InterceptorError]
-    ) -> None:
+    async def test_what_cannot_be_sent(self, data: Data, opcode: Any, error: type[InterceptorError]) -> None:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
