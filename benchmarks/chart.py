@@ -203,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("found", type=Path, nargs="?", default=FOUND, help="build/bench.json")
     parser.add_argument("--into", type=Path, default=DOCS, help="folder of the pictures (docs)")
     options = parser.parse_args(arguments)
+    if not options.found.exists():
+        parser.error(f"there is no {options.found}; `make bench` makes it")
     for file in draw(json.loads(options.found.read_text()), options.into):
         print(file)
     return 0

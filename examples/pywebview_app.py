@@ -48,6 +48,8 @@ if __name__ == "__main__":
     add("Read the page on pywebview")
     add("Write a program of my own")
     with host.in_thread():
-        webview.create_window("Tasks", host.http_url("/tasks.html"), width=560, height=620)
+        # Without text_select pywebview writes a style into the page, which the page's policy refuses.
+        url = host.http_url("/tasks.html")
+        webview.create_window("Tasks", url, width=560, height=620, text_select=True)
         webview.start()
     print("stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import atheris
@@ -11,17 +12,27 @@ import structlog
 with atheris.instrument_imports(include=["interceptor", "websockets"]):
     from fuzz.targets import TARGETS
 
+HERE = Path(__file__).resolve().parent
+FOUND = HERE.parent / "build" / "fuzz"
+
+
+def fuzzer_arguments(name: str, arguments: Sequence[str]) -> list[str]:
+    """What libFuzzer is told: it writes to the first directory, and only reads the others."""
+    found = [f"-artifact_prefix={FOUND / name}-", *arguments]
+    (FOUND / name).mkdir(parents=True, exist_ok=True)
+    if all(argument.startswith("-") for argument in arguments):
+        found += [str(FOUND / name), str(HERE / "corpus" / name)]
+        print(f"new inputs go to {FOUND / name}, what fails to {FOUND / name}-crash-...", file=sys.stderr)
+    return found
+
 
 def main() -> None:
     """Fuzz one target."""
     name, *arguments = sys.argv[1:] or ["-"]
     if name not in TARGETS:
         sys.exit(f"python -m fuzz {'|'.join(TARGETS)} [libFuzzer arguments]")
-    corpus = Path(__file__).parent / "corpus" / name
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    options = [argument for argument in arguments if argument.startswith("-")]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # What fails is expected to.
-    atheris.Setup([sys.argv[0], *options, *(given or [str(corpus)])], TARGETS[name])
+    atheris.Setup([sys.argv[0], *fuzzer_arguments(name, arguments)], TARGETS[name])
     atheris.Fuzz()
 
 

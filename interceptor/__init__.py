@@ -9,6 +9,7 @@ def echo(event):
     host.WebSocketSend(event.id, event.data)
 """
 
+from .callbacks import EventName
 from .config import Limits, Security, Timeouts, Tls
 from .events import (
     AnyEvent,
@@ -43,6 +44,7 @@ __all__ = [
     "AnyEvent",
     "DOMException",
     "Event",
+    "EventName",
     "HTTPRequest",
     "Host",
     "InterceptedURLs",

@@ -30,7 +30,8 @@ class Limits:
         head: size of a request head, request line included (414, 431).
         fields: header fields in a request head (431).
         message: size of a received message, unpacked (close code 1009).
-        body: size of the body of a request for a page (413).
+        body: size of the body of a request for a page (413); all of them together may have four times
+            that (503).
         sockets: WebSockets open at once (503).
         pending: upgrades waiting for an answer at once, and requests for pages as many (503).
         read_buffer: undelivered data of one socket above which it is not read further.

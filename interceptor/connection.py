@@ -133,7 +133,12 @@ class Connection(asyncio.Protocol):
     @property
     def buffered_amount(self) -> int:
         """Bytes of frames that were sent but not yet handed to the operating system."""
-        return self._waiting_bytes + self._corked_bytes + self._transport.get_write_buffer_size()
+        return self._corked_bytes + self._waiting_bytes
+
+    @property
+    def _waiting_bytes(self) -> int:
+        kept = 0 if self._backlog is None else self._backlog.size
+        return kept + self._frames.waiting_bytes + self._transport.get_write_buffer_size()
 
     @property
     def blocked(self) -> bool:
@@ -167,8 +172,10 @@ class Connection(asyncio.Protocol):
         """Send a message that goes to many; on the server's side."""
         frames = self._frames
         if frames.core.state is OPEN:
-            frames.send_shared(message)
-            self._sent(len(message.payload))
+            if frames.send_shared(message):
+                self._sent(len(message.payload))
+            else:
+                self._check_full()
 
     def batch(self) -> bool:
         """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
@@ -293,9 +300,8 @@ class Connection(asyncio.Protocol):
         """Take the end of the stream; keep the transport only while something is still to be sent."""
         self._eof_received = True
         self._end_of_stream()
-        return (
-            self._backlog is not None and self._transport.can_write_eof()
-        )  # TLS has no half-closed state here.
+        waiting = self._backlog is not None
+        return waiting and self._transport.can_write_eof()  # TLS has no half-closed state here.
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the loss of the transport, whatever the reason, and wake whoever waits."""
@@ -303,8 +309,9 @@ class Connection(asyncio.Protocol):
             self._fault = self._fault or f"the connection was lost: {exc}"
         self._lost_transport = True
         self._start_timer(None, self._give_up)
-        self._left_bytes = max(self._left_bytes, self._waiting_bytes)
-        self._backlog = None
+        if self._backlog is not None:
+            self._left_bytes = max(self._left_bytes, self._backlog.size)
+            self._backlog = None
         self._wake()
         self._end_of_stream()
         self._lost()
@@ -371,10 +378,6 @@ class Connection(asyncio.Protocol):
             # Soon, not now: within resume_writing() asyncio's transport would do it once more.
             self._loop.call_soon(self._half_close)
 
-    @property
-    def _waiting_bytes(self) -> int:
-        return 0 if self._backlog is None else self._backlog.size
-
     def _half_close(self) -> None:
         transport = self._transport
         if transport.is_closing():
@@ -386,13 +389,17 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(transport.close)
 
     def _check_full(self) -> None:
-        amount = self._waiting_bytes + self._transport.get_write_buffer_size()
+        amount, unfinished = self._waiting_bytes, self._frames.waiting_bytes
         if amount > self._limits.write_buffer and self._end is None:
+            what = f"{amount} bytes were not taken by the peer"
+            if unfinished:
+                what = (
+                    f"{amount} bytes wait, {unfinished} of them broadcasts that may not go before the last "
+                    "piece (fin=True) of the message that the program has begun"
+                )
             # WHATWG, send() steps: flagged as full, then closed. A close frame would wait behind the rest.
-            self.abort(
-                f"{amount} bytes were not taken by the peer, over Limits.write_buffer "
-                f"({self._limits.write_buffer}); the socket is full and was closed"
-            )
+            limit = self._limits.write_buffer
+            self.abort(f"{what}, over Limits.write_buffer ({limit}); the socket is full and was closed")
             return
         self._choose_reading()
 

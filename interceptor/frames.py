@@ -156,7 +156,7 @@ class Frames:
         self._stale = False
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
-        self._after: list[Shared] = []
+        self._after = bytearray()
         self.held = False
         # Of what came: what is kept, from which place on; how many bytes must be added to it before a look is
         # of use; how many are to come of a frame that the core has begun; whether a message in fragments is
@@ -192,20 +192,30 @@ class Frames:
             self.core.send_continuation(payload, fin)
         self._pull()
         if fin and self._after:
-            after, self._after = self._after, []
-            for message in after:
-                self.send_shared(message)
+            self._write_shared(bytes(self._after))
+            self._after = bytearray()
 
-    def send_shared(self, message: Shared) -> None:
+    def send_shared(self, message: Shared) -> bool:
         """Make the frame of a message that goes to many; the core must be open, on the server's side.
 
-        Nothing may come between the pieces of a message: it waits for the last of them.
+        Returns:
+            False where it has to wait: nothing may come between the pieces of a message.
         """
+        frame = message.frame(self._deflate)
         if self.core.expect_continuation_frame:
-            self._after.append(message)
-            return
-        self._writes.append(message.frame(self._deflate))
+            self._after += frame  # In one place: an object for each would be more than a short message.
+            return False
+        self._write_shared(frame)
+        return True
+
+    def _write_shared(self, frames: bytes) -> None:
+        self._writes.append(frames)
         self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of frames that wait for the last piece of a message."""
+        return len(self._after)
 
     def ping(self, payload: bytes) -> None:
         """Make a ping."""
@@ -248,6 +258,7 @@ class Frames:
         The core and its parser know each other, and until the garbage collector came by, would keep what
         permessage-deflate has.
         """
+        self._after = bytearray()
         self.core.extensions = []
         self.core.parser.close()
         self.core.parser_exc = None  # It knows the parser by its traceback.

@@ -7,11 +7,12 @@ import enum
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Never, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, Never, Self, TypeVar, cast
 
 from . import log
+from .callbacks import Callbacks, UpgradeAnswer
 from .config import Limits, Security, Settings, Timeouts, Tls
-from .dispatch import Dispatcher, Handler, LoopFactory, Post, check_handler, is_async
+from .dispatch import Dispatcher, LoopFactory, Post, check_handler, is_async
 from .events import AnyEvent, WebSocketUpgrade
 from .exceptions import (
     InvalidArgument,
@@ -22,16 +23,15 @@ from .exceptions import (
     UnsupportedType,
 )
 from .gui import check_post
-from .patterns import InterceptedURLs, Mode, Pattern, RouteHandler, Rule
+from .patterns import InterceptedURLs, Mode, Pattern, Row, Rule
 from .payload import Data, check_close
 from .session import Session
 from .sessions import Sessions
-from .stream import EventStream
 from .threaded import ThreadedHost
 from .upstream import read_upstream
 from .ways.dial import Dialer
 from .ways.direct import Direct
-from .ways.door import Door, ways_in
+from .ways.door import Door, ProxyWay, ways_in
 from .ways.files import Files
 from .ways.guard import Guard
 from .ways.listener import Listener, check_listen
@@ -49,9 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
-Row = Rule | tuple[Pattern, int] | Sequence[object]
-HandlerT = TypeVar("HandlerT", bound=Handler)
-RouteT = TypeVar("RouteT", bound=RouteHandler)
+RouteT = TypeVar("RouteT", bound=Callable[[Session], Awaitable[object]])
 
 GRACE = 1.0
 """Seconds for which stop() lets clients close their TCP connections after the WebSockets have ended."""
@@ -69,7 +67,7 @@ class Phase(enum.Enum):
     STOPPED = "stopped"
 
 
-class Host(Reachable):
+class Host(Callbacks, Reachable):
     """Answers the WebSockets of pages whose URL matches a rule.
 
     Args:
@@ -113,7 +111,7 @@ class Host(Reachable):
         subprotocols: Sequence[str] = (),
         compression: bool = True,
         chunks: bool = False,
-        proxy: bool | Collection[str] = True,
+        proxy: bool | Collection[ProxyWay] = True,
         direct: bool = True,
         upstream_proxy: str | None = None,
         post: Post | None = None,
@@ -345,7 +343,8 @@ class Host(Reachable):
         from .doctor import diagnose  # Nobody needs it in a running program.
 
         def make(rows: Iterable[Row], origin: str) -> tuple[Host, SSLContext]:
-            ways, trusting = self._ways - {"direct"}, Security(origins=[origin])
+            ways = [way for way in self._ways if way != "direct"]
+            trusting = Security(origins=[origin])
             probe = Host(rows, security=trusting, proxy=ways, direct="direct" in self._ways, tls=self._tls)
             return probe, probe._ends.authority.context("localhost")
 
@@ -372,7 +371,7 @@ class Host(Reachable):
         self,
         pattern: Pattern,
         *,
-        mode: Mode = Mode.AUTO,
+        mode: Literal[Mode.AUTO, Mode.MANUAL, 1, 2] = Mode.AUTO,
         subprotocols: Sequence[str] = (),
         chunks: bool | None = None,
     ) -> Callable[[RouteT], RouteT]:
@@ -392,11 +391,11 @@ class Host(Reachable):
                 raise InvalidHandler(
                     f"{handler!r} is not async; a route's handler is `async def handler(socket)`"
                 )
-            if mode == Mode.PASS:
+            rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
+            if rule.mode is Mode.PASS:
                 raise InvalidRule(
                     "a route with mode 0 (pass) never runs its handler; use 1 (auto) or 2 (manual)"
                 )
-            rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
             InterceptedURLs([rule], self._rows.root)  # Refuses a bad row before it is added.
             with self._dispatcher.changing:
                 self._routes.append(rule)
@@ -420,40 +419,6 @@ class Host(Reachable):
                 pattern=manual[0],
             )
 
-    # Events.
-
-    def on(self, which: object) -> Callable[[HandlerT], HandlerT]:
-        """Return a decorator that registers a handler.
-
-        Args:
-            which: name, number or class of an event, or `"All"`.
-
-        Raises:
-            UnknownEvent: there is no such event.
-            InvalidHandler: the handler cannot be called with one event.
-        """
-        self._dispatcher.check(which)
-
-        def register(handler: HandlerT) -> HandlerT:
-            self._dispatcher.on(which, handler)
-            return handler
-
-        return register
-
-    def off(self, which: object, handler: Handler | None = None) -> None:
-        """Undo `on`, for one handler or for all registered with `which`.
-
-        Raises:
-            UnknownEvent: there is no such event.
-            InvalidArgument: there was no such registration.
-        """
-        self._dispatcher.off(which, handler)
-
-    def events(self) -> EventStream:
-        """Return the stream of events that no callback takes, from now on; for `async for`."""
-        self._dispatcher.check_here("events()")
-        return EventStream(self._dispatcher.outbox)
-
     # Sockets.
 
     @property
@@ -461,7 +426,9 @@ class Host(Reachable):
         """The open sockets by ID; each until its WebSocketClose has been reported."""
         return self._sessions.open
 
-    def WebSocketSend(self, id: str, data: Data, fin: bool = True, opcode: int | None = None) -> int:
+    def WebSocketSend(
+        self, id: str, data: Data, fin: bool = True, opcode: Literal[0, 1, 2] | None = None
+    ) -> int:
         """Send a message, or a piece of one; never blocks, callable from any thread.
 
         What the peer will not read any more is dropped: it closed or was lost, and WebSocketClose follows.
@@ -504,7 +471,7 @@ class Host(Reachable):
         self._dispatcher.run(session.close_soon, code, reason)
         return 0
 
-    def answer(self, id: str, message: object) -> int:
+    def answer(self, id: str, message: UpgradeAnswer) -> int:
         """Answer a manual upgrade whose callback returned None; callable from any thread.
 
         After a 101 the ID may be used at once: what is sent by it goes out after the answer. If the client
@@ -531,7 +498,8 @@ class Host(Reachable):
         """Send one message to the sockets of these IDs that are open; return how many they are.
 
         The message is checked, framed and compressed once for all of them. To a socket that is amid a message
-        in pieces it goes after the last of them. Callable from any thread.
+        in pieces it goes after the last of them, and counts as unsent (`Limits.write_buffer`) until then.
+        Callable from any thread.
 
         Raises:
             InvalidArgument, UnsupportedType: the data cannot be sent.

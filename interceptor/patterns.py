@@ -32,7 +32,7 @@ from typing import TypeAlias, overload
 from .exceptions import InvalidArgument, InvalidRule, UnsupportedType
 from .urls import URL, normal_authority, normal_patterns, normalize, origins, shown
 
-__all__ = ["URL", "InterceptedURLs", "Mode", "Pattern", "RouteHandler", "Rule", "normalize"]
+__all__ = ["URL", "InterceptedURLs", "Mode", "Pattern", "RouteHandler", "Row", "Rule", "normalize"]
 
 
 class Mode(enum.IntEnum):
@@ -225,6 +225,10 @@ def _checked_chunks(chunks: bool | None) -> bool | None:
     raise InvalidRule(f"chunks {chunks!r} is not True, False or None (as the host has it)")
 
 
+Row: TypeAlias = Rule | tuple[Pattern, int] | list[object]
+"""A row of a table; a list is such as JSON has."""
+
+
 def _checked_handler(handler: RouteHandler | None) -> RouteHandler | None:
     if handler is None or callable(handler):
         return handler
@@ -251,9 +255,7 @@ class InterceptedURLs(Sequence[Rule]):
 
     __slots__ = ("_acting", "_authorities", "_index", "_root", "_rules")
 
-    def __init__(
-        self, rows: Iterable[Rule | tuple[Pattern, int] | Sequence[object]] = (), root: str = "dyalog_root"
-    ) -> None:
+    def __init__(self, rows: Iterable[Row] = (), root: str = "dyalog_root") -> None:
         self._root = _normal_root(root)
         self._rules = _rules_of(rows)
         self._acting = self._rules or (Rule(f"*://{self._root}/*"),)

@@ -36,6 +36,7 @@ class Devtools:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._ids = itertools.count(1)
+        self._events: list[dict[str, object]] = []
 
     @classmethod
     @asynccontextmanager
@@ -73,13 +74,23 @@ class Devtools:
         shot = await self.ask("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(cast(str, shot["data"])))
 
+    async def log(self) -> list[str]:
+        """What the browser itself has written to the page's console so far."""
+        self._events.clear()
+        await self.ask("Log.enable")
+        await self.ask("Log.disable")
+        added = [event["params"] for event in self._events if event["method"] == "Log.entryAdded"]
+        return [
+            cast(str, entry["entry"]["text"]) for entry in cast(list[dict[str, dict[str, object]]], added)
+        ]
+
     async def ask(self, method: str, **params: object) -> dict[str, object]:
         """Give a command, and return its result."""
         number = next(self._ids)
         await self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         async with asyncio.timeout(PATIENCE):
             while (answer := json.loads(await self._connection.recv())).get("id") != number:
-                pass
+                self._events.append(answer)
         assert "result" in answer, answer
         return cast(dict[str, object], answer["result"])
 

@@ -11,16 +11,19 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 from interceptor import Event, Host
-from interceptor.events import EVENTS
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
 MASK = b"\x11\x22\x33\x44"
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 PATIENCE = 20.0  # Seconds until a test that waits for something gives up; never a measure of speed.
+
+EVENT_NAMES: tuple[
+    Literal["HTTPRequest", "WebSocketUpgrade", "WebSocketReceive", "WebSocketClose", "WebSocketError"], ...
+] = ("HTTPRequest", "WebSocketUpgrade", "WebSocketReceive", "WebSocketClose", "WebSocketError")
 
 E = TypeVar("E", bound=Event)
 
@@ -229,7 +232,7 @@ class Recorder:
     def __init__(self, host: Host) -> None:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
-        for which in EVENTS:
+        for which in EVENT_NAMES:
             host.on(which)(self._take)
 
     def _take(self, event: Event) -> None:

@@ -7,7 +7,7 @@ import socket
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from interceptor import (
     Event,
@@ -26,7 +26,10 @@ from .wire import ANYONE
 
 MIB = 1024 * 1024
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
-UPGRADE, RECEIVE, CLOSED, ERROR = "WebSocketUpgrade", "WebSocketReceive", "WebSocketClose", "WebSocketError"
+UPGRADE: Final = "WebSocketUpgrade"
+RECEIVE: Final = "WebSocketReceive"
+CLOSED: Final = "WebSocketClose"
+ERROR: Final = "WebSocketError"
 
 
 class Open(NamedTuple):

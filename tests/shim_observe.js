@@ -22,6 +22,11 @@ async (url) => {
   seen.class = [typeof WebSocket, WebSocket.name, WebSocket.length, shape(globalThis, "WebSocket"),
     Object.getOwnPropertyNames(WebSocket).sort(), Object.getPrototypeOf(WebSocket) === EventTarget,
     Function.prototype.toString.call(WebSocket).includes("[native code]")];
+  seen.statics = Reflect.ownKeys(WebSocket).map(key => [String(key), shape(WebSocket, key)]);
+  seen.text = [WebSocket.toString === Function.prototype.toString, `${WebSocket.prototype}`, Object.isExtensible(WebSocket)];
+  seen.kin = [new Event("x") instanceof WebSocket, Object.create(WebSocket.prototype) instanceof WebSocket,
+    WebSocket.prototype instanceof EventTarget, Object.getPrototypeOf(WebSocket.prototype) === EventTarget.prototype,
+    Symbol.hasInstance in WebSocket, Object.hasOwn(WebSocket, "name"), "url" in WebSocket.prototype];
   seen.constants = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"].map(name => [WebSocket[name], WebSocket.prototype[name]]);
   seen.prototype = Object.getOwnPropertyNames(WebSocket.prototype).sort().map(name => [name, shape(WebSocket.prototype, name)]);
   seen.messageOrigin = shape(MessageEvent.prototype, "origin");

@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from unittest.mock import patch
 
 from websockets.client import ClientProtocol
@@ -158,7 +158,7 @@ class Desk:
         host.on("WebSocketUpgrade")(self.answer)
         host.on("All")(self.take)
 
-    def answer(self, event: WebSocketUpgrade) -> object:
+    def answer(self, event: WebSocketUpgrade) -> Any:
         """Answer a manual upgrade."""
         return self.reply(event) if event.type == "manual" else None
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
@@ -262,7 +263,7 @@ class TestReturned:
             refused: list[str] = []
 
             @host.on("WebSocketUpgrade")
-            def answer(event: WebSocketUpgrade) -> str:
+            def answer(event: WebSocketUpgrade) -> Any:
                 def send() -> None:
                     with pytest.raises(UnknownSocket):
                         host.WebSocketSend(event.id, "next")
@@ -289,7 +290,7 @@ class TestNotAccepted:
             raw.sendall(request("/manual", "myapp"))
             event = seen.wait_for("WebSocketUpgrade")
             assert isinstance(event, WebSocketUpgrade)
-            message: object = {
+            message: WebSocketUpgrade = {
                 "deny": event.deny(403),
                 "drop": event.drop(),
                 "invalid": event.answer("HTTP/1.1 101 No\r\n\r\n"),
@@ -324,6 +325,7 @@ class TestNotAccepted:
             id = call.event.id
             with held(host):
                 host.answer(id, call.event.accept())
+                late: Any
                 for late in (call.event.deny(), call.event.accept(), "nonsense"):
                     with pytest.raises(UnknownSocket, match="waits for an answer"):
                         host.answer(id, late)

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 import pytest
 
-from interceptor import Event, Host, Limits, Mode, WebSocketClose, WebSocketError
+from interceptor import Host, Limits, Mode, WebSocketClose, WebSocketError
 from interceptor import WebSocketReceive as Receive
 from interceptor import WebSocketUpgrade as Upgrade
 
@@ -221,7 +221,7 @@ async def test_permessage_deflate(tab: Tab, mode: Mode, compression: bool) -> No
         meter.host = host
 
         @host.on("WebSocketUpgrade")
-        def accept(event: Upgrade) -> Event | None:
+        def accept(event: Upgrade) -> Upgrade | None:
             return event.accept() if event.type == "manual" else None
 
         async with host:

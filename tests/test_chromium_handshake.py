@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser
 
-from interceptor import Event, Host, Mode, Timeouts, WebSocketClose, WebSocketError
+from interceptor import Host, Mode, Timeouts, WebSocketClose, WebSocketError
 from interceptor import WebSocketReceive as Receive
 from interceptor import WebSocketUpgrade as Upgrade
 
@@ -72,7 +73,7 @@ def as_vector(event: Upgrade) -> object:
     return message
 
 
-OPENS: dict[str, tuple[Callable[[Upgrade], object], str]] = {
+OPENS: dict[str, tuple[Callable[[Upgrade], Any], str]] = {
     "accept": (lambda event: event.accept(compression=False), ""),
     "accept a subprotocol": (lambda event: event.accept("chat", compression=False), "chat"),
     "raw text": (lambda event: event.answer(raw(event)), ""),
@@ -115,7 +116,7 @@ async def test_the_page_sends_while_a_slow_answer_is_on_its_way(tab: Tab) -> Non
     connecting = asyncio.Event()
 
     @host.on("WebSocketUpgrade")
-    async def answer(event: Upgrade) -> Event:
+    async def answer(event: Upgrade) -> Upgrade:
         await connecting.wait()
         return event.accept()
 
@@ -146,7 +147,7 @@ async def test_one_slow_answer_does_not_delay_another_socket(chromium: Browser, 
     other_is_done = asyncio.Event()
 
     @host.on("WebSocketUpgrade")
-    async def answer(event: Upgrade) -> Event | None:
+    async def answer(event: Upgrade) -> Upgrade | None:
         if event.type == "auto":
             return None
         await other_is_done.wait()
@@ -226,7 +227,7 @@ def not_found(event: Upgrade) -> object:
     return message
 
 
-DENIALS: dict[str, tuple[Callable[[Upgrade], object], str]] = {
+DENIALS: dict[str, tuple[Callable[[Upgrade], Any], str]] = {
     "200": (lambda event: event.deny(200, body="<p>no socket"), UNEXPECTED.format(200)),
     "302": (lambda event: event.answer(MOVED), UNEXPECTED.format(302)),
     "401": (lambda event: event.deny(401, "who?", WWW_AUTHENTICATE), "HTTP Authentication failed"),
@@ -256,7 +257,7 @@ async def test_a_browser_that_knows_the_password_asks_again(tab: Tab) -> None:
     recorder = Recorder(host)
 
     @host.on("WebSocketUpgrade")
-    def answer(event: Upgrade) -> Event:
+    def answer(event: Upgrade) -> Upgrade:
         if event.header("Authorization") == "Basic bWU6c2VjcmV0":
             return event.accept()
         return event.deny(401, headers=WWW_AUTHENTICATE)
@@ -313,7 +314,7 @@ async def test_a_verbatim_answer_that_no_page_takes(tab: Tab, name: str) -> None
 # Manual: what goes wrong
 
 
-def unasked(event: Upgrade) -> Event:
+def unasked(event: Upgrade) -> Upgrade:
     return event.answer(raw(event).replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: other\r\n\r\n"))
 
 
@@ -321,7 +322,7 @@ def broken(event: Upgrade) -> None:
     raise RuntimeError("broken")
 
 
-FAULTS: dict[str, tuple[Callable[[Upgrade], object], int, str]] = {
+FAULTS: dict[str, tuple[Callable[[Upgrade], Any], int, str]] = {
     "not valid": (unasked, 500, "'other' was not asked for"),
     "the request itself": (lambda event: event, 500, "Headers still holds the request"),
     "an exception": (broken, 500, "broken"),

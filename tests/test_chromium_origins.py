@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from interceptor import Event, Host, Mode, Security, WebSocketError
+from interceptor import Host, Mode, Security, WebSocketError
 from interceptor import WebSocketUpgrade as Upgrade
 from interceptor.events import TOKEN_PREFIX
 
@@ -74,7 +74,7 @@ async def test_the_token_as_a_subprotocol(tab: Tab, mode: Mode, chat: bool) -> N
     recorder = Recorder(host)
 
     @host.on("WebSocketUpgrade")
-    def accept(event: Upgrade) -> Event | None:
+    def accept(event: Upgrade) -> Upgrade | None:
         return event.accept("chat" if chat else None) if event.type == "manual" else None
 
     async with host:

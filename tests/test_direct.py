@@ -17,6 +17,7 @@ from interceptor import (
     WebSocketReceive,
     WebSocketUpgrade,
 )
+from interceptor.patterns import Row
 
 from .peer import TEXT, Peer, Recorder, close_frame, frame, request
 from .wire import ANYONE, HEAD, Line, error_of, make_host, opened, switched
@@ -252,7 +253,7 @@ async def test_first_route_wins() -> None:
 
 
 async def test_patterns_that_are_no_strings() -> None:
-    rows = [(re.compile(r"ws://[a-z]+/re/\d+"), 1), (lambda url: url.endswith("/callable"), 1)]
+    rows: list[Row] = [(re.compile(r"ws://[a-z]+/re/\d+"), 1), (lambda url: url.endswith("/callable"), 1)]
     async with Host(rows, root="myapp", security=ANYONE) as host:
         for target, status in (("/re/12", 101), ("/re/12/", 404), ("/callable", 101), ("/call", 404)):
             async with Peer.connect(host) as peer:

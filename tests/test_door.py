@@ -9,7 +9,7 @@ import pytest
 
 from interceptor import Host, InvalidArgument, Security
 from interceptor.exceptions import HandshakeFailure
-from interceptor.ways.door import ways_in
+from interceptor.ways.door import ProxyWay, ways_in
 
 from .peer import PATIENCE, Peer, Recorder, request
 from .proxied import begin_tls, page_request, trusting, tunnel
@@ -74,7 +74,7 @@ class TestSwitchedOff:
         ({"socks5", "absolute"}, False, {"socks5", "absolute"}),
     ],
 )
-def test_which_ways_are_open(proxy: bool | Collection[str], direct: bool, ways: set[str]) -> None:
+def test_which_ways_are_open(proxy: bool | Collection[ProxyWay], direct: bool, ways: set[str]) -> None:
     assert ways_in(proxy, direct, Security()) == ways
 
 

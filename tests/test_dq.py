@@ -238,7 +238,7 @@ class TestCallbacks:
         host = make_host()
 
         @host.on("WebSocketUpgrade")
-        def answer(event: WebSocketUpgrade) -> object:
+        def answer(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
             return event.accept(subprotocol="chat") if threading.get_ident() == main else event.deny(500)
 
         main = threading.get_ident()

@@ -59,7 +59,7 @@ def make_host() -> Host:
     host = Host(RULES, security=ANYONE)
 
     @host.on("WebSocketUpgrade")
-    def answer(event: WebSocketUpgrade) -> object:
+    def answer(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
         if event.url.endswith("/denied"):
             return event.deny(403)
         if event.url.endswith("/later"):

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import pytest
 
 from interceptor import (
+    AnyEvent,
     Event,
+    EventName,
     Host,
     Session,
     SocketClosed,
@@ -278,15 +280,15 @@ class Watch:
         self.log: list[tuple[str, str, str]] = []
         self._inside: set[str] = set()
 
-    def plain(self, name: str) -> Callable[[WebSocketReceive | WebSocketClose], None]:
-        def handler(event: WebSocketReceive | WebSocketClose) -> None:
+    def plain(self, name: str) -> Callable[[AnyEvent], None]:
+        def handler(event: AnyEvent) -> None:
             with self._alone(name, event):
                 pass
 
         return handler
 
-    def slow(self, name: str) -> Callable[[WebSocketReceive | WebSocketClose], Awaitable[None]]:
-        async def handler(event: WebSocketReceive | WebSocketClose) -> None:
+    def slow(self, name: str) -> Callable[[AnyEvent], Awaitable[None]]:
+        async def handler(event: AnyEvent) -> None:
             with self._alone(name, event):
                 for _ in range(len(self.log) % 4):
                     await asyncio.sleep(0)
@@ -294,7 +296,7 @@ class Watch:
         return handler
 
     @contextmanager
-    def _alone(self, name: str, event: WebSocketReceive | WebSocketClose) -> Iterator[None]:
+    def _alone(self, name: str, event: AnyEvent) -> Iterator[None]:
         assert event.id not in self._inside, "two handlers of one socket at once"
         self._inside.add(event.id)
         self.log.append((event.id, name, str(getattr(event, "data", "end"))))
@@ -362,7 +364,7 @@ async def test_5_sockets_do_not_wait_for_each_other() -> None:
 # --- 6: a callback's exception is logged once with the ID and never stops the host --------------------------
 
 
-def failing(is_async: bool, error: BaseException) -> Callable[[Event], object]:
+def failing(is_async: bool, error: BaseException) -> Callable[[Event], Awaitable[None] | None]:
     """A handler that raises."""
 
     def fail(event: Event) -> None:
@@ -383,7 +385,7 @@ def errors_of(logged: list[Line]) -> list[tuple[object, object]]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 @pytest.mark.parametrize("which", [UPGRADE, RECEIVE, ERROR, CLOSED])
 async def test_6_an_exception_is_logged_once_and_stops_nothing(
-    which: str, is_async: bool, error: BaseException, lines: list[Line]
+    which: EventName, is_async: bool, error: BaseException, lines: list[Line]
 ) -> None:
     host = make_host()
     before = Recorder(host)

@@ -13,6 +13,7 @@ import pytest
 
 from interceptor import (
     Event,
+    EventName,
     Host,
     InvalidState,
     Limits,
@@ -232,8 +233,14 @@ class Stopper:
         elif place == "plain":
             host.on(RECEIVE)(self.stop_soon)
         else:
-            which = {"async": RECEIVE, "upgrade": UPGRADE, "manual": UPGRADE, "error": ERROR, "close": CLOSED}
-            host.on(which[place])(self.stop)
+            places: dict[str, EventName] = {
+                "async": "WebSocketReceive",
+                "upgrade": "WebSocketUpgrade",
+                "manual": "WebSocketUpgrade",
+                "error": "WebSocketError",
+                "close": "WebSocketClose",
+            }
+            host.on(places[place])(self.stop)
 
     def stop_soon(self, event: Event) -> None:
         self.stops.append(asyncio.ensure_future(self._host.stop()))

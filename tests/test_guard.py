@@ -312,7 +312,7 @@ async def test_secrets_are_in_no_log_line_and_no_url(lines: list[Line]) -> None:
     seen = Recorder(host)
 
     @host.on("WebSocketUpgrade")
-    def answer(event: WebSocketUpgrade) -> object:
+    def answer(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
         if event.url.endswith("raise"):
             raise RuntimeError("no")
         return event.deny(403) if event.url.endswith("deny") else event

@@ -99,7 +99,7 @@ def test_one_empty_line_before_the_request_is_ignored() -> None:
     ],
 )
 def test_a_head_over_the_limit(data: bytes, status: int) -> None:
-    reason = f"the request {'line' if status == 414 else 'head'} is over 64 bytes"
+    reason = f"the request {'line' if status == 414 else 'head'} is over 64 bytes (Limits.head)"
     assert split([data], 64) == (status, reason)
     assert split([data[i : i + 1] for i in range(len(data))], 64) == (status, reason)
 

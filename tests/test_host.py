@@ -202,7 +202,8 @@ class TestLife:
             for where in (lambda: host.address, host.http_url, host.ws_url):
                 with pytest.raises(InvalidState, match=phase):
                     where()
-            for use in (host.WebSocketSend, host.answer):
+            answer: Any = host.answer
+            for use in (host.WebSocketSend, answer):
                 with pytest.raises(UnknownSocket):
                     use("0123456789abcde", "x")
             with pytest.raises(UnknownSocket):
@@ -447,7 +448,7 @@ class TestHandlers:
         assert handler.called == ["object", "method", "lambda", "slow", "partial", "slow object"] * 2
 
     @pytest.mark.parametrize("which", ["WebSocketReceive", 842, "842", WebSocketReceive])
-    async def test_on_and_off_while_it_runs(self, which: object) -> None:
+    async def test_on_and_off_while_it_runs(self, which: Any) -> None:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, _):
@@ -480,7 +481,7 @@ class TestHandlers:
         assert names == ["WebSocketUpgrade", "WebSocketReceive", "WebSocketError", "WebSocketClose"]
 
     @pytest.mark.parametrize("which", ["websocketreceive", "Receive", 839, 845, None, Event, Host, []])
-    def test_unknown_events_fail_before_there_is_a_handler(self, which: object) -> None:
+    def test_unknown_events_fail_before_there_is_a_handler(self, which: Any) -> None:
         host = Host()
         with pytest.raises(UnknownEvent, match=r"HTTPRequest \(840\), WebSocketUpgrade \(841\).*'All'"):
             host.on(which)
@@ -498,6 +499,7 @@ class TestHandlers:
     def test_off_of_what_was_never_on(self) -> None:
         host = Host()
         host.on(842)(print)
+        which: Any
         for which, handler in ((842, repr), (843, print), ("All", None), (843, None)):
             with pytest.raises(InvalidArgument):
                 host.off(which, handler)

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ class TestSend:
             ([104, 105], 1, Frame(TEXT, b"hi")),
         ],
     )
-    async def test_data(self, data: Data, opcode: int | None, expected: Frame) -> None:
+    async def test_data(self, data: Data, opcode: Any, expected: Frame) -> None:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
@@ -135,9 +136,7 @@ class TestSend:
             ("x", True, InvalidArgument),
         ],
     )
-    async def test_what_cannot_be_sent(
-        self, data: Data, opcode: int | None, error: type[InterceptorError]
-    ) -> None:
+    async def test_what_cannot_be_sent(self, data: Data, opcode: Any, error: type[InterceptorError]) -> None:
         async with make_host() as host:
             seen = Recorder(host)
             async with opened(host, seen) as (peer, id):
@@ -191,7 +190,7 @@ class TestSend:
                 calls: list[Callable[[], int]] = [
                     lambda: host.WebSocketSend(id, "x"),
                     lambda: host.WebSocketClose(id),
-                    lambda: host.answer(id, "x"),
+                    lambda: host.answer(id, []),
                 ]
                 for call in calls:
                     with pytest.raises(UnknownSocket) as caught:
@@ -531,6 +530,45 @@ class TestBroadcast:
                 inflate = inflater(host.sockets[second].extensions)
                 texts = [inflate(await two.frame())[1] for _ in range(5)]
                 assert texts == ["begun ", "", "to all", "again", "next"]
+
+    async def test_what_waits_for_the_last_piece_is_buffered(self) -> None:
+        async with make_host() as host:
+            seen = Recorder(host)
+            async with opened(host, seen) as (peer, id):
+                host.WebSocketSend(id, "begun ", fin=False)
+                assert await peer.frame() == Frame(TEXT, b"begun ", fin=False)
+                socket = host.sockets[id]
+                host.broadcast([id], bytes(1000))
+                host.broadcast([id], "")
+                assert socket.buffered_amount == 4 + 1000 + 2
+                host.WebSocketSend(id, "ended")
+                assert [len((await peer.frame()).payload) for _ in range(3)] == [5, 1000, 0]
+                assert socket.buffered_amount == 0
+
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    @pytest.mark.parametrize("size", [0, 1000])
+    async def test_what_waits_for_the_last_piece_is_bounded(
+        self, where: str, size: int, lines: list[Line]
+    ) -> None:
+        """The program may never send it, and broadcast for ever."""
+        limit = 64 * (size + 4)
+        async with make_host(limits=Limits(write_buffer=limit)) as host:
+            seen = Recorder(host)
+            async with opened(host, seen) as (_, id), opened(host, seen) as (other, _):
+                host.WebSocketSend(id, "begun", fin=False)
+                count = 0
+                while id in host.sockets:
+                    if where == "loop":
+                        host.broadcast(host.sockets, bytes(size))
+                    else:
+                        await asyncio.to_thread(host.broadcast, list(host.sockets), bytes(size))
+                    assert len((await other.frame()).payload) == size
+                    count += 1
+                    assert count * (size + 2) <= limit + size + 4
+        [error] = seen.of(WebSocketError, id)
+        assert "broadcasts that may not go before the last piece (fin=True)" in error.text
+        assert f"over Limits.write_buffer ({limit})" in error.text
+        assert count >= 64
 
     @pytest.mark.usefixtures("lines")
     async def test_what_other_threads_leave_for_a_busy_loop_counts(self) -> None:

@@ -200,7 +200,7 @@ async def test_a_rule_that_is_no_string_opens_no_pages_in_tls() -> None:
 # Answers
 
 
-ANSWERS: list[tuple[Callable[[HTTPRequest], object], int, bytes, str | None]] = [
+ANSWERS: list[tuple[Callable[[HTTPRequest], Any], int, bytes, str | None]] = [
     (lambda e: e.respond("<p>é"), 200, "<p>é".encode(), "text/html; charset=utf-8"),
     (lambda e: e.respond(b"\0"), 200, b"\0", "application/octet-stream"),
     (lambda e: e.respond("x", 404, mime="text/css"), 404, b"x", "text/css; charset=utf-8"),
@@ -220,7 +220,7 @@ async def test_answer(which: int, is_async: bool) -> None:
     reply, status, body, mime = ANSWERS[which]
     host = Host(ROWS, root="myapp")
 
-    async def later(event: HTTPRequest) -> object:
+    async def later(event: HTTPRequest) -> Any:
         await asyncio.sleep(0)
         return reply(event)
 
@@ -249,7 +249,7 @@ async def test_answers_are_kept_from_pages_of_others_unless_the_program_says_oth
 
 
 UPGRADE = WebSocketUpgrade(object="h", id="0" * 15, url="u", headers="", type="auto")
-WRONG: list[tuple[Callable[[HTTPRequest], object], str]] = [
+WRONG: list[tuple[Callable[[HTTPRequest], Any], str]] = [
     (lambda e: "<p>", "the callback returned str"),
     (lambda e: 1, "the callback returned int"),
     (lambda e: [], "no event message"),

@@ -95,7 +95,7 @@ async def test_bodies_are_bounded_in_all_and_not_kept_for_clients_that_left(by_s
         await until(lambda: waiting() == 4)
         refused = await one(host, full)
         assert refused.status == 503
-        assert b"4000 bytes of bodies" in refused.body
+        assert b"may have 4000 bytes at once (four times Limits.body)" in refused.body
         for peer in peers:
             peer.reset()
         await until(lambda: waiting() == 0)

@@ -20,7 +20,7 @@ LAYERS = (
     ("frames", "stream", "dispatch"),
     ("backlog", "ending", "linger"),
     ("connection",),
-    ("answering", "inbox", "outgoing", "session", "relay", "client", "threaded"),
+    ("answering", "callbacks", "inbox", "outgoing", "session", "relay", "client", "threaded"),
     ("ways", "sessions"),
     ("doctor",),
     ("host",),

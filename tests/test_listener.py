@@ -20,6 +20,7 @@ from .wire import (
     HEAD,
     MANUAL,
     SWITCHED,
+    Line,
     error_of,
     make_host,
     needs_ipv6,
@@ -29,6 +30,7 @@ from .wire import (
     switched,
     turns,
 )
+from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
 
 pytestmark = BOTH_LOOPS
@@ -138,14 +140,29 @@ async def test_head_at_the_limit_is_taken() -> None:
             assert (await peer.ask(padded(2049))).status == 431
 
 
+HEAD_OVER = b"the request head is over 2048 bytes (Limits.head)\n"
+
+
 async def test_head_over_the_limit_is_refused_before_it_ends() -> None:
     async with make_host(limits=Limits(head=2048)) as host:
         seen = Recorder(host)
         async with Peer.connect(host) as peer:
             answer = await peer.ask(padded(2100)[:-4])
-            assert (answer.status, answer.body) == (431, b"the request head is over 2048 bytes\n")
+            assert (answer.status, answer.body) == (431, HEAD_OVER)
             assert await peer.rest() == b""
     assert seen.events == []
+
+
+async def test_a_head_that_is_too_large_by_its_cookies_says_what_to_do(lines: list[Line]) -> None:
+    """Other servers at 127.0.0.1 set them; the user sees the answer, and the program's author the log."""
+    async with make_host(limits=Limits(head=2048)) as host, Peer.connect(host) as peer:
+        answer = await peer.ask(request(extra=f"cookie: a={'x' * 2048}\r\n"))
+    assert answer.status == 431
+    text = answer.body.decode()
+    assert "over 2048 bytes (Limits.head)" in text
+    assert "clear the cookies of this address in the browser" in text
+    [line] = [line for line in lines if line["event"] == "request refused"]
+    assert (line["log_level"], line["status"], line["why"]) == ("warning", 431, text.rstrip("\n"))
 
 
 async def test_request_line_over_the_limit() -> None:
@@ -154,7 +171,10 @@ async def test_request_line_over_the_limit() -> None:
         for line in (b"GET /" + b"x" * 2048, b"GET /" + b"x" * 4096 + b" HTTP/1.1\r\nHost: myapp\r\n\r\n"):
             async with Peer.connect(host) as peer:
                 answer = await peer.ask(line)
-                assert (answer.status, answer.body) == (414, b"the request line is over 2048 bytes\n")
+                assert (answer.status, answer.body) == (
+                    414,
+                    b"the request line is over 2048 bytes (Limits.head)\n",
+                )
     assert seen.events == []
 
 
@@ -164,7 +184,7 @@ async def test_number_of_fields() -> None:
         async with Peer.connect(host) as peer:
             answer = await peer.ask(with_fields(101))
             assert answer.status == 431
-            assert answer.body == b"the request has 101 header fields, over 100\n"
+            assert answer.body == b"the request has 101 header fields, over 100 (Limits.fields)\n"
         assert seen.events == []
         async with Peer.connect(host) as peer:
             assert (await peer.ask(with_fields(100))).status == 101

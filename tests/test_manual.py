@@ -349,8 +349,8 @@ async def test_invalid_late_answer() -> None:
         await peer.send(MANUAL)
         event = await seen.wait_for(WebSocketUpgrade)
         with pytest.raises(UnsupportedType, match="None is no answer"):
-            host.answer(event.id, None)
-        host.answer(event.id, True)
+            host.answer(event.id, None)  # type: ignore[arg-type]
+        host.answer(event.id, True)  # type: ignore[arg-type]
         assert (await peer.answer()).status == 500
         assert "bool; return event.accept()" in error_of(seen)
         with pytest.raises(UnknownSocket):

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from interceptor import SocketClosed, State, UnknownSocket, WebSocketUpgrade
+from interceptor import EventName, SocketClosed, State, UnknownSocket, WebSocketUpgrade
 
 from .conftest import FACTORIES
 from .far import Far
@@ -318,7 +318,7 @@ class Life(World, RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["slow", "failing"]))
     def program_changes_its_handlers(self, name: str) -> None:
-        which = "All" if name == "slow" else "WebSocketReceive"
+        which: EventName = "All" if name == "slow" else "WebSocketReceive"
         handler: Any = getattr(self, name)
         if name in self.handlers:
             self.host.off(which, handler)

@@ -183,7 +183,7 @@ class TestHandshake:
             late: list[WebSocketUpgrade] = []
 
             @host.on("WebSocketUpgrade")
-            def answer(event: WebSocketUpgrade) -> object:
+            def answer(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
                 assert threading.get_ident() == program.ident
                 if event.url.endswith("deny"):
                     return event.deny(403)
@@ -347,7 +347,7 @@ class TestBlocked:
             answered = threading.Event()
 
             @host.on("WebSocketUpgrade")
-            def ask(event: WebSocketUpgrade) -> object:
+            def ask(event: WebSocketUpgrade) -> WebSocketUpgrade | None:
                 if event.type == "auto":
                     return None
                 while not answered.is_set():

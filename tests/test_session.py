@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from interceptor import (
+    AnyEvent,
     Event,
     Host,
     InvalidArgument,
@@ -133,7 +134,7 @@ class TestAttributes:
         host = make_host()
 
         @host.on("All")
-        def note(event: WebSocketReceive) -> None:
+        def note(event: AnyEvent) -> None:
             states.append((event.event, host.sockets[event.id].state))
 
         async with open_socket(host) as (session, peer, seen):

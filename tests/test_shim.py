@@ -124,7 +124,7 @@ async def test_which_pages_have_it(tmp_path: Path, on: bool) -> None:
     host = Host([("http://*.test/*", 1), ("http://myapp/x*", 1)], root="myapp", ui=tmp_path, shim=on)
 
     @host.on("HTTPRequest")
-    def answer(event: HTTPRequest) -> object:
+    def answer(event: HTTPRequest) -> HTTPRequest | None:
         assert event.event == "HTTPRequest"
         return (
             event.respond("<p>", mime="text/plain" if "text" in event.url else "")
@@ -240,6 +240,28 @@ async def test_a_page_sees_no_difference(windows: dict[str, Window], ui: Path, e
     for name, value in native.items():
         assert shimmed[name] == value, name
     assert shimmed.keys() == native.keys()
+
+
+SOURCES = """() => {
+    const getter = (object, name) => Object.getOwnPropertyDescriptor(object, name).get;
+    const functions = [
+        WebSocket, getter(WebSocket.prototype, "url"), getter(MessageEvent.prototype, "origin"),
+    ];
+    return functions.map(f => String(f).replace("get ", "").replaceAll(/\\s+/g, ""));
+}"""
+
+
+@browser_test
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_the_one_difference_is_a_name_in_the_text_of_a_function(
+    windows: dict[str, Window], ui: Path, engine: str
+) -> None:
+    """As docs/shim.md has it: what stands for a function has no name when it is asked for its source."""
+    for on, names in ((False, ("WebSocket", "url", "origin")), (True, ("", "", ""))):
+        async with Host(ROWS, root="myapp", ui=ui, shim=on) as host:
+            await windows[engine].open(host.http_url("/"))
+            said = await windows[engine].run(SOURCES)
+        assert said == [f"function{name}(){{[nativecode]}}" for name in names]
 
 
 CONNECT = """async ([name, url]) => {

@@ -184,7 +184,11 @@ async def test_frames_before_the_answer_one_byte_at_a_time() -> None:
 
 async def test_what_the_upgrade_callback_sends_follows_the_101() -> None:
     async with make_host() as host, Peer.connect(host) as peer:
-        host.on("WebSocketUpgrade")(lambda event: host.WebSocketSend(event.id, "welcome"))
+
+        @host.on("WebSocketUpgrade")
+        def welcome(event: WebSocketUpgrade) -> None:
+            host.WebSocketSend(event.id, "welcome")
+
         host.on("WebSocketReceive")(lambda event: host.WebSocketSend(event.id, event.data))
         await peer.send(HEAD + frame(TEXT, "early"))
         await switched(peer)

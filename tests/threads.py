@@ -13,7 +13,7 @@ from typing import Self
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from interceptor import Event, Host, Limits, Timeouts
+from interceptor import Event, EventName, Host, Limits, Timeouts
 
 from .peer import PATIENCE
 from .wire import ANYONE
@@ -135,7 +135,7 @@ class Program:
 class Seen:
     """The events of a host in order, each with the thread that its callback ran on."""
 
-    def __init__(self, host: Host, which: str = "All") -> None:
+    def __init__(self, host: Host, which: EventName = "All") -> None:
         self.events: list[Event] = []
         self.threads: set[int] = set()
         host.on(which)(self._take)

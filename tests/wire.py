@@ -50,7 +50,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 Line = MutableMapping[str, Any]
 Told = tuple[object, ...]
-Reply = Callable[[WebSocketUpgrade], object]
+Reply = Callable[[WebSocketUpgrade], Any]
 
 AUTO: Told = ("upgrade", "auto")
 ASKED: Told = ("upgrade", "manual")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
+from ..events import WebSocketUpgrade
 from ..exceptions import InvalidArgument
 from . import launch
 from .diagnosis import SOCKETS, Diagnosis, Finding, Socket
@@ -62,7 +63,9 @@ class Probe(Protocol):
     async def __aexit__(self, *exc_info: Any) -> None:
         """Stop."""
 
-    def on(self, which: object) -> Callable[[Callable[[Any], object]], object]:
+    def on(
+        self, which: Literal["WebSocketUpgrade", "WebSocketError"]
+    ) -> Callable[[Callable[[Any], None]], object]:
         """Have a function called for an event."""
 
     def WebSocketSend(self, id: str, data: str) -> int:
@@ -92,7 +95,11 @@ async def diagnose(make: Make, browser: Browser, say: Callable[[str], None]) -> 
     saw: list[str] = []
     async with Site.open() as site:
         probe, context = make([(f"ws://{NAME}/*", 1), (f"wss://{NAME}/*", 1)], site.origin)
-        probe.on("WebSocketUpgrade")(lambda event: probe.WebSocketSend(event.id, PROGRAM))
+
+        @probe.on("WebSocketUpgrade")
+        def greet(event: WebSocketUpgrade) -> None:
+            probe.WebSocketSend(event.id, PROGRAM)
+
         probe.on("WebSocketError")(lambda event: saw.append(f"{event.url}: {event.text}"))
         async with probe:
             return await examine(probe, saw, site, context, browser, say)

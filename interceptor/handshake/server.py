@@ -64,6 +64,11 @@ LONE_LF = re.compile(rb"(?<!\r)\n")
 ONCE = ("origin", "sec-websocket-key", "sec-websocket-version", "content-length")
 """Fields that a request must not repeat."""
 
+COOKIES = (
+    "; it has cookies, which a browser keeps by address and not by port, so other servers set them too: "
+    "clear the cookies of this address in the browser, or raise the limit"
+)
+
 DEFLATE = "permessage-deflate"
 COMPRESS_SETTINGS = {"level": 4, "memLevel": 4}
 """A tenth faster than zlib's own level, for a twentieth more bytes, which stay on the machine."""
@@ -123,8 +128,9 @@ class HeadReader:
 
     def _too_long(self) -> HandshakeFailure:
         if self._buffer.find(b"\r\n", 0, self._limit) < 0:
-            return HandshakeFailure(414, f"the request line is over {self._limit} bytes")
-        return HandshakeFailure(431, f"the request head is over {self._limit} bytes")
+            return HandshakeFailure(414, f"the request line is over {self._limit} bytes (Limits.head)")
+        remedy = COOKIES if b"\r\ncookie:" in self._buffer[: self._limit].lower() else ""
+        return HandshakeFailure(431, f"the request head is over {self._limit} bytes (Limits.head){remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +228,8 @@ def read_request(head: bytes, max_fields: int) -> Request:
     lines = head[:-4].decode("latin-1").split("\r\n")
     method, target, version = _read_request_line(lines[0])
     if len(lines) - 1 > max_fields:
-        raise HandshakeFailure(431, f"the request has {len(lines) - 1} header fields, over {max_fields}")
+        count = f"{len(lines) - 1} header fields, over {max_fields} (Limits.fields)"
+        raise HandshakeFailure(431, f"the request has {count}")
     return Request(head, method, target, version, tuple(map(_read_field, lines[1:])))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal, TypeAlias, get_args
 
 from ..config import Security
 from ..exceptions import HandshakeFailure, InvalidArgument
@@ -13,12 +14,15 @@ from .proxy import TLS, Proxy
 from .socks import VERSION, Socks
 from .tls import Ends, TlsInside
 
-__all__ = ["Door", "ways_in"]
+__all__ = ["Door", "ProxyWay", "Way", "ways_in"]
 
-PROXY_WAYS = frozenset(("connect", "absolute", "socks5"))
+ProxyWay: TypeAlias = Literal["connect", "absolute", "socks5"]
+Way: TypeAlias = ProxyWay | Literal["direct"]
+
+PROXY_WAYS: frozenset[ProxyWay] = frozenset(get_args(ProxyWay))
 
 
-def ways_in(proxy: bool | Collection[str], direct: bool, security: Security) -> frozenset[str]:
+def ways_in(proxy: bool | Collection[ProxyWay], direct: bool, security: Security) -> frozenset[Way]:
     """Return which ways in are open: those of a proxy, and `direct`.
 
     Raises:
@@ -31,7 +35,7 @@ def ways_in(proxy: bool | Collection[str], direct: bool, security: Security) -> 
         raise InvalidArgument(f"proxy names {', '.join(unknown)}; there are {', '.join(sorted(PROXY_WAYS))}")
     if security.allow_remote:
         chosen = frozenset()  # Behind a forwarder every client seems to be local.
-    ways = chosen | {"direct"} if direct else chosen
+    ways: frozenset[Way] = chosen | frozenset[Way](("direct",)) if direct else chosen
     if not ways:
         raise InvalidArgument("no way in is left open; leave out direct=False, or be a proxy")
     return ways
@@ -47,7 +51,7 @@ class Door:
         ways: as `ways_in` has them.
     """
 
-    def __init__(self, direct: Direct, proxy: Proxy, ends: Ends, ways: Collection[str]) -> None:
+    def __init__(self, direct: Direct, proxy: Proxy, ends: Ends, ways: Collection[Way]) -> None:
         self._direct = direct
         self._proxy = proxy
         self._ends = ends

@@ -123,6 +123,7 @@ class Listener:
     Attributes:
         transports: the connections that are open.
         clock: has their timers.
+        complaints: warnings of what strangers do.
         holds_localhost: whether no other program can be at `localhost` with the port.
     """
 
@@ -132,6 +133,7 @@ class Listener:
         self.timeouts = timeouts
         self.transports: set[asyncio.Transport] = set()
         self.clock = Clock()
+        self.complaints = log.Seldom()
         self._server: asyncio.Server | None = None
         self._held: socket.socket | None = None
         self.holds_localhost = False
@@ -432,7 +434,10 @@ class Incoming(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _refuse(self, failure: HandshakeFailure) -> None:
-        log.get_logger().debug("request refused", status=failure.status, why=failure.reason)
+        if failure.status == 431:  # By cookies of other ports, most likely: the program is to know of that.
+            self._listener.complaints.warning("request refused", status=431, why=failure.reason)
+        else:
+            log.get_logger().debug("request refused", status=failure.status, why=failure.reason)
         self.finish(refusal(failure.status, failure.reason, failure.headers))
 
     def _head_timed_out(self) -> None:

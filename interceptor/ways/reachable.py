@@ -10,6 +10,7 @@ from ..patterns import normalize
 from ..sessions import Sessions
 from . import browsers
 from .direct import SPELLED_OUT
+from .door import Way
 from .files import Files
 from .guard import Guard
 from .pac import pac_text
@@ -25,7 +26,7 @@ class Reachable:
 
     _sessions: Sessions
     _guard: Guard
-    _ways: frozenset[str]
+    _ways: frozenset[Way]
     _ends: Ends
     _files: Files | None
 

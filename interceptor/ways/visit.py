@@ -93,7 +93,11 @@ class Room:
             HandshakeFailure: 503, so much is not left.
         """
         if size > self._free:
-            raise HandshakeFailure(503, f"this host holds {self._size} bytes of bodies; try again later")
+            raise HandshakeFailure(
+                503,
+                f"the bodies of all requests may have {self._size} bytes at once (four times Limits.body), "
+                "and those that are not answered yet leave no room; try again later",
+            )
         self._free -= size
 
     def give(self, size: int) -> None:

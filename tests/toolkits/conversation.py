@@ -63,7 +63,7 @@ class Conversation:
         if threading.get_ident() != self.gui:
             self.wrong.append(event.event)
 
-    def answer(self, event: WebSocketUpgrade) -> object:
+    def answer(self, event: WebSocketUpgrade) -> WebSocketUpgrade | None:
         if event.type == "auto":
             return None
         if event.url.endswith("/closed"):
