@@ -12,14 +12,13 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side
 
 from interceptor.frames import LARGE, SLICE, Frames, Shared
-from interceptor.messages import Message, Messages, Utf8
+from interceptor.messages import Inflate, Message, Messages, Utf8
 
 from .peer import BINARY, CLOSE, CONT, MASK, PING, PONG, TEXT, close_frame, frame
 
@@ -27,7 +26,7 @@ LIMIT = 100_000
 BOTH = pytest.mark.parametrize("deflating", [False, True], ids=["plain", "deflate"])
 
 
-def extensions(deflating: bool) -> list[Extension]:
+def extensions(deflating: bool) -> list[PerMessageDeflate]:
     return [PerMessageDeflate(False, False, 12, 12, {"memLevel": 4})] if deflating else []
 
 
@@ -49,10 +48,11 @@ def outcome(core: Core, messages: list[Message], pongs: list[bytes], writes: byt
 
 
 def by_the_core(data: bytes, deflating: bool, chunks: bool) -> Outcome:
-    """What the core gives of all at once, with nothing of ours but the check of UTF-8."""
-    core = Core(Side.SERVER, max_size=LIMIT, logger=logging.getLogger("reference"))
+    """What the core gives of all at once, with nothing of ours but Inflate and the check of UTF-8."""
+    extra = LIMIT // 64 + 64 if deflating else 0
+    core = Core(Side.SERVER, max_size=LIMIT + extra, logger=logging.getLogger("reference"))
     utf8 = Utf8(lambda: setattr(core, "current_size", None))
-    core.extensions = [utf8, *extensions(deflating)]
+    core.extensions = [utf8, *(Inflate(deflate, extra) for deflate in extensions(deflating))]
     assembled, messages, pongs = Messages(utf8.texts, chunks), [], []
     core.receive_data(data)
     for event in core.events_received():
