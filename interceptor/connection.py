@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from websockets.extensions import Extension
 
 from .config import Limits, Timeouts
-from .frames import OPEN, SLICE, Frames, Shared
+from .frames import LARGE, OPEN, SLICE, Frames, Shared
 
 __all__ = ["Connection", "End", "Initiator", "Linger", "Owner", "fit_reads"]
 
@@ -202,6 +202,11 @@ class Connection(asyncio.Protocol):
         if frames.core.state is OPEN:
             frames.send_shared(message)
             self._sent(len(message.payload))
+            if frames.behind > self._limits.write_buffer:
+                self.abort(
+                    f"{frames.behind} bytes of broadcasts wait for the last piece (fin=True) of a message, "
+                    f"over Limits.write_buffer ({self._limits.write_buffer}); the socket was closed"
+                )
 
     def batch(self) -> bool:
         """Keep back what is sent until `flush`; return whether that is new and a `flush` is to follow."""
@@ -384,15 +389,26 @@ class Connection(asyncio.Protocol):
             if not self._out and not self._blocked and size <= PIECE:
                 self._transport.write(b"".join(writes))
             else:
-                if self._out is NOTHING:
-                    self._out = deque()
-                self._out += writes
+                self._keep(writes)
                 self._out_bytes += size
                 self._write()
         if self._blocked:
             self._check_full()
         elif self._frames.core.eof_sent:
             self._half_close()
+
+    def _keep(self, writes: Sequence[bytes]) -> None:
+        """Have frames wait, small ones in one place: each by itself would take many times its size."""
+        if self._out is NOTHING:
+            self._out = deque()
+        for piece in writes:
+            last = self._out[-1] if self._out else b""
+            if len(piece) >= LARGE:
+                self._out.append(piece)
+            elif isinstance(last, bytearray) and len(last) < PIECE:
+                last += piece
+            else:
+                self._out.append(bytearray(piece))
 
     def _write(self) -> None:
         while self._out and not self._blocked and not self._transport.is_closing():

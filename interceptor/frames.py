@@ -102,6 +102,7 @@ class Frames:
         enough: asked in a large read now and then; True has the rest kept.
 
     Attributes:
+        behind: bytes of shared messages that wait for the last piece of another one.
         core: the core; for what it knows of the state and of the closing handshake.
         held: set, also within `deliver`, to have what follows kept.
     """
@@ -129,6 +130,7 @@ class Frames:
         "_wanted",
         "_whole",
         "_writes",
+        "behind",
         "core",
         "held",
     )
@@ -162,6 +164,7 @@ class Frames:
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
         self._after: list[Shared] = []
+        self.behind = 0
         self.held = False
         # Of what came: what is kept, from which place on; how many bytes must be added to it before a look is
         # of use; how many are to come of a frame that the core has begun; whether a message in fragments is
@@ -197,7 +200,7 @@ class Frames:
             self.core.send_continuation(payload, fin)
         self._pull()
         if fin and self._after:
-            after, self._after = self._after, []
+            after, self._after, self.behind = self._after, [], 0
             for message in after:
                 self.send_shared(message)
 
@@ -208,6 +211,7 @@ class Frames:
         """
         if self.core.expect_continuation_frame:
             self._after.append(message)
+            self.behind += len(message.payload) + 256  # Empty ones are not free.
             return
         self._writes.append(message.frame(self._deflate))
         self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover

@@ -62,8 +62,10 @@ class Inflate(Extension):
             PayloadTooBig: the message is over the limit; the core then closes with 1009.
         """
         opcode = frame.opcode
-        if opcode not in DATA or (opcode is CONT and frame.rsv1):
-            return frame  # A reserved bit is left to the core, which refuses it.
+        if opcode not in DATA:
+            return frame
+        if opcode is CONT and frame.rsv1:
+            raise ProtocolError("reserved bits must be 0")  # It stands at the first fragment only.
         assert max_size is not None
         limit = max_size - self._extra
         packed = self._packed if opcode is CONT else frame.rsv1
