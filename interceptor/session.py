@@ -398,12 +398,11 @@ class Session:
     def _settle(self, opens: bool, function: Callable[..., None], *args: object) -> bool:
         """Call a function on the loop's thread, unless the upgrade has its answer already."""
         dispatcher = self._dispatcher
-        here = dispatcher.may_act()
         with dispatcher.changing:
             if self._answer_given or self.state is not State.CONNECTING:
                 return False
             self._answer_given = True
-            if not here:
+            if not dispatcher.is_here:
                 if opens:
                     self._home.session_promised(self)
                 # Within the lock: nobody may send by this ID before the answer is on its way.

@@ -186,8 +186,9 @@ async def test_control_frames_between_the_fragments_of_a_packed_message() -> Non
         assert [event.data for event in scene.seen.of(WebSocketReceive, id)] == [LONG.decode()]
 
 
+@pytest.mark.parametrize("before", [b"", text(FINAL)], ids=["", "behind a final block"])
 @pytest.mark.parametrize("extra", [DEFLATE, ASKED], ids=["", "small window"])
-async def test_what_refers_to_more_than_was_agreed(extra: str) -> None:
+async def test_what_refers_to_more_than_was_agreed(extra: str, before: bytes) -> None:
     """A client that offered a smaller window was told 2 KiB; one that did not has all 32."""
     first, second = os.urandom(8000), pack(b"")
     packer = zlib.compressobj(wbits=-15)
@@ -197,12 +198,13 @@ async def test_what_refers_to_more_than_was_agreed(extra: str) -> None:
         frames.append(frame(BINARY, made.removesuffix(TAIL), rsv=RSV1))
     assert len(frames[1]) < 50 + len(second)  # It refers to the first, 8,000 bytes back.
     async with attacked() as scene, opened(scene.host, scene.seen, extra=extra) as (peer, id):
-        await peer.send(b"".join(frames) + close_frame())
+        await peer.send(before + b"".join(frames) + close_frame())
         agreed = extra == DEFLATE
         assert await peer.close_code() == (1000 if agreed else 1002)
         await scene.first(WebSocketClose, id)
         wanted = [first, first[:300]] if agreed else [first]
-        assert [event.data for event in scene.seen.of(WebSocketReceive, id)] == wanted
+        hello = ["Hello"] if before else []
+        assert [event.data for event in scene.seen.of(WebSocketReceive, id)] == [*hello, *wanted]
 
 
 async def test_without_takeover_each_message_stands_for_itself() -> None:

@@ -36,6 +36,7 @@ from .programs import (
     MIB,
     RECEIVE,
     UPGRADE,
+    Flood,
     ask,
     make_host,
     messages,
@@ -186,30 +187,29 @@ async def test_pings_to_a_socket_that_is_held(by: str) -> None:
         async with opened(scene.host, scene.seen) as (peer, id):
             await peer.send(frame(TEXT, "1") + frame(TEXT, "2") + frame(TEXT, "3"))
             await scene.seen.wait(lambda: scene.seen.of(WebSocketReceive, id))
-            first, count = asyncio.ensure_future(peer.frame()), 200_000
+            first = asyncio.ensure_future(peer.frame())
             tracemalloc.start()
             try:
-                flood = asyncio.ensure_future(peer.send(frame(PING, "x") * count))
-                for _ in range(50):
-                    await scene.goes_on()
+                flood = Flood(peer, [frame(PING, "x") * 1000] * 300)
+                await flood.stalled(scene.witness)
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
-            assert peak < 4 * MIB  # 1.3 MiB of them are the peer's own.
+            assert peak < 2 * MIB
             assert not first.done()
             if by == "resetting":
                 peer.reset()
-                await asyncio.wait([flood, first])
+                await asyncio.wait([flood.task, first])
                 assert isinstance(first.exception(), OSError | EOFError)
-                flood.exception()
+                flood.task.exception()
                 gate.set()
                 await scene.first(WebSocketClose, id)
                 assert scene.seen.names(id)[-2:] == [ERROR, CLOSED]
                 return
             gate.set()
-            pongs = {await first} | {await peer.frame() for _ in range(count - 1)}
+            pongs = {await first} | {await peer.frame() for _ in range(300_000 - 1)}
             assert pongs == {Frame(PONG, b"x")}
-            await flood
+            await flood.task
 
 
 # After the end

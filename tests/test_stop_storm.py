@@ -55,6 +55,7 @@ class Client:
     def __init__(self, kind: str) -> None:
         self.account = Account(outcome="none", lossy_in=True, lossy_out=True)
         self.kind = kind
+        self.status = 0
         self.codes: list[int] = []
         self.heard: int | None = None
 
@@ -74,9 +75,9 @@ class Client:
             return
         await peer.send(head.replace(b" HTTP/1.1", b"/%d HTTP/1.1" % name))
         if self.kind == "manual":
-            answer = await peer.answer()
-            assert answer.status in (101, 503)
-            if answer.status == 503:
+            self.status = (await peer.answer()).status
+            assert self.status in (101, 503)
+            if self.status == 503:
                 return
         else:
             assert await peer.reader.readexactly(len(SWITCHED)) == SWITCHED
@@ -170,6 +171,8 @@ class Storm:
             check(events, account, over=True)
             assert not closes or closes[0].initiator in ("host", "fault")
         assert {code for client in clients for code in client.codes} <= {1001}
+        refused = [events for events in self.events.values() if len(events) == 2 and self.kind == "manual"]
+        assert len([client for client in clients if client.status == 503]) >= len(refused)
 
 
 @pytest.fixture(autouse=True)
