@@ -9,6 +9,7 @@ nothing but the core judges fragments, control frames and what no frame may be.
 from __future__ import annotations
 
 import logging
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from struct import Struct
@@ -53,6 +54,9 @@ LARGE = 4096
 SLICE = 16 * 1024
 """Bytes after which it is asked whether that is enough for now. The core gets no more at once: compressed,
 they may become a thousand times as many."""
+
+ANY = sys.maxsize // 2
+"""More bytes than any message has; zlib takes no limit that is much larger."""
 
 SHORT_HEADS = {first: [bytes((first, length)) for length in range(126)] for first in PLAIN | PACKED}
 _head_16 = Struct("!BBH").pack
@@ -147,6 +151,7 @@ class Frames:
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
+        limit = min(limit, ANY)
         # What cannot be made smaller is more once it is packed.
         self._extra = extra = 0 if self._deflate is None else limit // 64 + 64
         self._inflate = None if self._deflate is None else Inflate(self._deflate, extra)

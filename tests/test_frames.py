@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -225,6 +226,22 @@ def test_a_message_byte_by_byte_takes_its_own_size() -> None:
     end.take(pieces[-1])
     assert peak < 2 * size
     assert end.messages == [(bytes(range(256)) * (size // 256), True, 2)]
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_no_limit_is_a_limit_too(client: bool) -> None:
+    got: list[object] = []
+    frames = Frames(
+        extensions(True),
+        sys.maxsize,
+        chunks=False,
+        client=client,
+        deliver=lambda data, fin, datatype: got.append(data),
+        pong=got.append,
+    )
+    mask = None if client else MASK
+    frames.receive(frame(TEXT, packed(b"packed"), rsv=4, mask=mask) + frame(TEXT, "plain", mask=mask))
+    assert got == ["packed", "plain"]
 
 
 def test_to_hold_after_each_message_copies_nothing() -> None:
