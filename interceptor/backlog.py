@@ -9,6 +9,9 @@ __all__ = ["PIECE", "Backlog"]
 
 Bytes = bytes | bytearray | memoryview
 
+LARGE = 4096
+"""Bytes from which on a write waits as it is, and is not copied."""
+
 PIECE = 256 * 1024
 """Most bytes handed to the transport at once: what it cannot send it copies, again and again."""
 
@@ -28,7 +31,14 @@ class Backlog:
 
     def add(self, writes: Iterable[bytes], size: int) -> None:
         """Put these at the end; together they have this size."""
-        self._writes += writes
+        for piece in writes:
+            last = self._writes[-1] if self._writes else b""
+            if len(piece) >= LARGE:
+                self._writes.append(piece)
+            elif isinstance(last, bytearray) and len(last) < PIECE:
+                last += piece  # In one place: small ones by themselves would take many times their size.
+            else:
+                self._writes.append(bytearray(piece))
         self.size += size
 
     def take(self) -> Bytes:

@@ -9,6 +9,7 @@ nothing but the core judges fragments, control frames and what no frame may be.
 from __future__ import annotations
 
 import logging
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from struct import Struct
@@ -21,7 +22,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side, State
 
-from .messages import Messages, Utf8
+from .messages import Inflate, Messages, Utf8
 
 try:
     from websockets.speedups import apply_mask
@@ -53,6 +54,9 @@ LARGE = 4096
 SLICE = 16 * 1024
 """Bytes after which it is asked whether that is enough for now. The core gets no more at once: compressed,
 they may become a thousand times as many."""
+
+ANY = sys.maxsize // 2
+"""More bytes than any message has; zlib takes no limit that is much larger."""
 
 SHORT_HEADS = {first: [bytes((first, length)) for length in range(126)] for first in PLAIN | PACKED}
 _head_16 = Struct("!BBH").pack
@@ -114,8 +118,10 @@ class Frames:
         "_deflate",
         "_deliver",
         "_enough",
+        "_extra",
         "_fragmented",
         "_head",
+        "_inflate",
         "_kept",
         "_limit",
         "_messages",
@@ -142,17 +148,21 @@ class Frames:
         pong: Callable[[bytes], None],
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.core = Core(Side.CLIENT if client else Side.SERVER, max_size=limit, logger=_core_log)
+        self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
+        limit = min(limit, ANY)
+        # What cannot be made smaller is more once it is packed.
+        self._extra = extra = 0 if self._deflate is None else limit // 64 + 64
+        self._inflate = None if self._deflate is None else Inflate(self._deflate, extra)
+        self.core = Core(Side.CLIENT if client else Side.SERVER, max_size=limit + extra, logger=_core_log)
         utf8 = Utf8(self._forget_message)
         # Incoming frames pass the extensions from last to first: text is checked once it is unpacked.
-        self.core.extensions = [utf8, *extensions]
+        self.core.extensions = [utf8] if self._inflate is None else [utf8, self._inflate]
         self._messages = Messages(utf8.texts, chunks)
         self._limit = limit
         self._deliver = deliver
         self._pong = pong
         self._enough = enough
         self._client = client
-        self._deflate = next((each for each in extensions if isinstance(each, PerMessageDeflate)), None)
         self._stale = False
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
@@ -326,7 +336,8 @@ class Frames:
             length = int.from_bytes(data[start + 2 : start + head])
         head += 4
         end = start + head + length
-        if first not in self._whole or self._fragmented or length > self._limit:
+        most = self._limit + self._extra if first in PACKED else self._limit
+        if first not in self._whole or self._fragmented or length > most:
             self._owed = max(0, end - size)
             return self._to_core(data, start, min(end, size))
         if size - start < head:
@@ -361,7 +372,8 @@ class Frames:
         """Deliver a message, or fail the connection with the code that the core has for its fault."""
         try:
             if first in PACKED:
-                payload, first = self._unpack(first, payload), first & ~0x40
+                assert self._inflate is not None
+                payload, first = self._inflate.unpack(payload, self._limit), first & ~0x40
             message = payload if first == WHOLE_BINARY else str(payload, "utf-8")
         except ProtocolError as exc:
             self._refuse(CloseCode.PROTOCOL_ERROR, str(exc), exc)
@@ -371,11 +383,6 @@ class Frames:
             self._refuse(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
         else:
             self._deliver(message, True, 2 if first == WHOLE_BINARY else 1)
-
-    def _unpack(self, first: int, payload: bytes) -> bytes:
-        assert self._deflate is not None
-        packed = Frame(TEXT if first == PACKED_TEXT else BINARY, payload, True, True)
-        return bytes(self._deflate.decode(packed, max_size=self._limit).data)
 
     def _refuse(self, code: CloseCode, reason: str, exc: Exception) -> None:
         self.fail(code, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -12,14 +13,13 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Opcode
 from websockets.protocol import Protocol as Core
 from websockets.protocol import Side
 
 from interceptor.frames import LARGE, SLICE, Frames, Shared
-from interceptor.messages import Message, Messages, Utf8
+from interceptor.messages import Inflate, Message, Messages, Utf8
 
 from .peer import BINARY, CLOSE, CONT, MASK, PING, PONG, TEXT, close_frame, frame
 
@@ -27,7 +27,7 @@ LIMIT = 100_000
 BOTH = pytest.mark.parametrize("deflating", [False, True], ids=["plain", "deflate"])
 
 
-def extensions(deflating: bool) -> list[Extension]:
+def extensions(deflating: bool) -> list[PerMessageDeflate]:
     return [PerMessageDeflate(False, False, 12, 12, {"memLevel": 4})] if deflating else []
 
 
@@ -49,10 +49,11 @@ def outcome(core: Core, messages: list[Message], pongs: list[bytes], writes: byt
 
 
 def by_the_core(data: bytes, deflating: bool, chunks: bool) -> Outcome:
-    """What the core gives of all at once, with nothing of ours but the check of UTF-8."""
-    core = Core(Side.SERVER, max_size=LIMIT, logger=logging.getLogger("reference"))
+    """What the core gives of all at once, with nothing of ours but Inflate and the check of UTF-8."""
+    extra = LIMIT // 64 + 64 if deflating else 0
+    core = Core(Side.SERVER, max_size=LIMIT + extra, logger=logging.getLogger("reference"))
     utf8 = Utf8(lambda: setattr(core, "current_size", None))
-    core.extensions = [utf8, *extensions(deflating)]
+    core.extensions = [utf8, *(Inflate(deflate, extra) for deflate in extensions(deflating))]
     assembled, messages, pongs = Messages(utf8.texts, chunks), [], []
     core.receive_data(data)
     for event in core.events_received():
@@ -225,6 +226,22 @@ def test_a_message_byte_by_byte_takes_its_own_size() -> None:
     end.take(pieces[-1])
     assert peak < 2 * size
     assert end.messages == [(bytes(range(256)) * (size // 256), True, 2)]
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_no_limit_is_a_limit_too(client: bool) -> None:
+    got: list[object] = []
+    frames = Frames(
+        extensions(True),
+        sys.maxsize,
+        chunks=False,
+        client=client,
+        deliver=lambda data, fin, datatype: got.append(data),
+        pong=got.append,
+    )
+    mask = None if client else MASK
+    frames.receive(frame(TEXT, packed(b"packed"), rsv=4, mask=mask) + frame(TEXT, "plain", mask=mask))
+    assert got == ["packed", "plain"]
 
 
 def test_to_hold_after_each_message_copies_nothing() -> None:

@@ -198,15 +198,20 @@ class Dispatcher:
             )
 
     def may_act(self) -> bool:
-        """Whether the caller is on the loop's thread; what other threads asked for before is done then."""
+        """Whether the caller is on the loop's thread; what other threads asked for before is done then.
+
+        False also within such a call while others wait: it comes after them, and they not inside of it.
+        """
         if threading.get_ident() != self._thread:
             return False
         if self._calls:
+            if self.flushes is not None:
+                return False
             self._run_calls()
         return True
 
     def run(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function on the loop's thread: now if this is that thread, else soon and in order.
+        """Call a function on the loop's thread: now if the caller may act, else soon and in order.
 
         Raises:
             InvalidState: the loop is gone.
@@ -239,18 +244,16 @@ class Dispatcher:
     def _run_calls(self, until: float = math.inf) -> None:
         # First: who calls from now on wakes the loop again.
         self._woken = False
-        calls, outer, self.flushes = self._calls, self.flushes, []
+        calls, self.flushes = self._calls, []
         try:
             # Not more than wait now: a thread that calls without end must not keep the loop from its sockets.
             for _ in range(len(calls)):
-                if not calls:  # A function made a call of its own, which had the rest run before it.
-                    break
                 function, args = calls.popleft()
                 function(*args)
                 if time.monotonic() > until:
                     break
         finally:
-            flushes, self.flushes = self.flushes, outer
+            flushes, self.flushes = self.flushes, None
             for flush in flushes:
                 flush()
             if calls and not self._woken:
