@@ -26,7 +26,7 @@ class Timer:
     def cancel(self) -> None:
         """Call nothing; without effect if it was called."""
         self._callback = None
-        self._line.waiting.pop(self, None)
+        self._line.remove(self)
 
     def ring(self) -> None:
         """Call it, unless it was cancelled since its time came."""
@@ -36,43 +36,42 @@ class Timer:
 
 
 class Line:
-    """All timers of one delay.
+    """All timers of one delay, in the order of their ends."""
 
-    Attributes:
-        waiting: in the order of their ends.
-    """
-
-    __slots__ = ("_armed", "_delay", "waiting")
+    __slots__ = ("_bell", "_delay", "_waiting")
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
-        self._armed = False
-        self.waiting: dict[Timer, None] = {}
+        self._bell: asyncio.TimerHandle | None = None
+        self._waiting: dict[Timer, None] = {}
 
     def add(self, callback: Callable[[], object]) -> Timer:
         """Begin to wait."""
         loop = asyncio.get_running_loop()
         timer = Timer(self, loop.time() + self._delay, callback)
-        self.waiting[timer] = None
-        if not self._armed:
-            self._arm(loop, timer)
+        self._waiting[timer] = None
+        if self._bell is None:
+            self._bell = loop.call_at(timer.when, self._ring)
         return timer
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, first: Timer) -> None:
-        self._armed = True
-        loop.call_at(first.when, self._ring)
+    def remove(self, timer: Timer) -> None:
+        """Wait for it no more; where none is left, leave the loop nothing."""
+        self._waiting.pop(timer, None)
+        if not self._waiting and self._bell is not None:
+            self._bell.cancel()
+            self._bell = None
 
     def _ring(self) -> None:
         """Have those called whose time has come; wait for the next."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._armed = False
-        while self.waiting:
-            first = next(iter(self.waiting))
+        self._bell = None
+        while self._waiting:
+            first = next(iter(self._waiting))
             if first.when > now:
-                self._arm(loop, first)
+                self._bell = loop.call_at(first.when, self._ring)
                 return
-            del self.waiting[first]
+            del self._waiting[first]
             loop.call_soon(first.ring)  # Apart: one that raises is nothing to the others.
 
 

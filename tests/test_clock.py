@@ -117,8 +117,10 @@ async def test_a_cancelled_timer_keeps_nobody() -> None:
 
 
 @BOTH_LOOPS
-async def test_the_loop_has_one_timer_for_all_of_one_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, loop, asked = Clock(), asyncio.get_running_loop(), list[float]()
+async def test_the_loop_has_one_timer_for_a_delay_and_none_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, loop, made = Clock(), asyncio.get_running_loop(), list[asyncio.TimerHandle]()
 
     class Loop:
         """Counts what is asked of the loop; uvloop's methods cannot be replaced."""
@@ -127,12 +129,14 @@ async def test_the_loop_has_one_timer_for_all_of_one_delay(monkeypatch: pytest.M
             return loop.time()
 
         def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-            asked.append(when)
-            return loop.call_at(when, callback)
+            made.append(loop.call_at(when, callback))
+            return made[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "get_running_loop", Loop)
         timers = [clock.after(60, lambda: None) for _ in range(1000)]
-    assert len(asked) == 1
+    assert len(made) == 1
     for timer in timers:
+        assert not made[0].cancelled()
         timer.cancel()
+    assert made[0].cancelled()
