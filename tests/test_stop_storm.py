@@ -196,7 +196,7 @@ def in_clients(clients: list[Client], address: tuple[str, int]) -> threading.Thr
 
 def storm(kind: str, leave: Callable[[Host], object], loop: str, post: Program | None, moment: float) -> None:
     """Run a host, its threads and its peers, and stop it at a moment."""
-    host = make_host(None if post is None else post.post, timeouts=Timeouts(close=5))
+    host = make_host(None if post is None else post.post, timeouts=Timeouts(close=30))
     program, clients = Storm(host, kind), [Client(kind) for _ in range(SOCKETS)]
     workers = [threading.Thread(target=program.work) for _ in range(2 if kind == "manual" else 1)]
     with host.in_thread(loop_factory=FACTORIES[loop]):
