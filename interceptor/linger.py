@@ -35,17 +35,24 @@ class Linger(asyncio.Protocol):
         data: the last bytes to send.
         timeout: seconds after which the transport is dropped.
         lost: called once when the transport is gone.
+        ended: whether the peer has ended its side already: nothing would tell of it again.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, data: bytes, timeout: float, lost: Callable[[], None]
+        self,
+        transport: asyncio.Transport,
+        data: bytes,
+        timeout: float,
+        lost: Callable[[], None],
+        *,
+        ended: bool = False,
     ) -> None:
         self._transport = transport
         self._lost = lost
         self._timer = asyncio.get_running_loop().call_later(timeout, transport.abort)
         transport.set_protocol(self)
         transport.write(data)
-        if transport.can_write_eof():
+        if transport.can_write_eof() and not ended:
             transport.resume_reading()
             self._end()
         else:

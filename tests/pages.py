@@ -102,7 +102,7 @@ class Site:
             yield cls(server.sockets[0].getsockname()[1])
         finally:
             # A browser opens connections to spare. One that is accepted, but has no transport yet when the
-            # server closes, is left open by asyncio. What a timer wakes runs after those of its turn are made.
+            # server closes, is left open by asyncio. What a timer wakes runs after those are made.
             await asyncio.sleep(0.001)
             server.close()
             for transport in visits:

@@ -227,3 +227,19 @@ async def test_stop_with_a_request_under_way_leaves_nothing(lines: list[Line]) -
             await host.stop()
     await until(lambda: asyncio.all_tasks() == before)
     assert not [line for line in lines if line["log_level"] == "error"]
+
+
+async def test_a_client_that_ends_its_side_before_its_answer_holds_no_place() -> None:
+    host = Host(ROWS, root="myapp", timeouts=Timeouts(close=3600))
+
+    @host.on("HTTPRequest")
+    async def answer(event: HTTPRequest) -> HTTPRequest:
+        (transport,) = host._listener.transports
+        await until(lambda: getattr(transport.get_protocol(), "ended", False))
+        return event.respond("here")
+
+    async with host, Peer.connect(host) as peer:
+        await peer.send(ask("/"))
+        peer.half_close()
+        assert ((await peer.answer()).status, await peer.rest()) == (200, b"")
+        await until(lambda: not host._listener.transports)

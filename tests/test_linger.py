@@ -92,3 +92,28 @@ async def test_transports(no_eof: Literal["unknown", "fails"] | None, paused: bo
             assert await reader.read() == b"no"
             writer.close()
             await lost.wait()
+
+
+class Half(asyncio.Protocol):
+    """Goes on sending after the peer has ended its side."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def eof_received(self) -> Literal[True]:
+        self.ended.set()
+        return True
+
+
+@BOTH_LOOPS
+async def test_a_peer_that_ended_before_the_last_word_is_not_waited_for() -> None:
+    """Its end has come already, and comes no second time."""
+    async with two_ends() as (wire, reader, writer):
+        lost, half = asyncio.Event(), Half()
+        wire.set_protocol(half)
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            await half.ended.wait()
+            Linger(wire, bytes(4 * MIB), NEVER, lost.set, ended=True)
+            assert len(await reader.read()) == 4 * MIB
+            await lost.wait()

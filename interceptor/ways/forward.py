@@ -439,7 +439,8 @@ class Exchange:
     def _linger(self, data: bytes) -> None:
         if not self._near.transport.is_closing():
             self._settled = True
-            Linger(self._near.transport, data, self._onward.timeouts.close, self._near.lost)
+            near, patience = self._near, self._onward.timeouts.close
+            Linger(near.transport, data, patience, near.lost, ended=near.ended)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
         if not self._settled:

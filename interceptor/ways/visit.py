@@ -284,7 +284,8 @@ class Visit:
     def _linger(self, data: bytes) -> None:
         if not self._near.transport.is_closing():
             self._settled = True
-            Linger(self._near.transport, data, self._settings.timeouts.close, self._near.lost)
+            near, patience = self._near, self._settings.timeouts.close
+            Linger(near.transport, data, patience, near.lost, ended=near.ended)
 
     def _clean_up(self, task: asyncio.Task[None]) -> None:
         self._room.give(self._held)
