@@ -64,7 +64,8 @@ class Timeouts:
     Attributes:
         head: for a whole request head (408).
         answer: for the answer to a manual upgrade or to a request for a page (504), and for its body (408).
-        close: for the other end to finish a close, and for `stop()` in all.
+        close: for the other end to finish a close, and for `stop()` in all. While the program is slow and the
+            host does not read, this time does not pass; at most it takes ten times as long.
         ping: between two keepalive pings; None sends none.
         pong: for the answer to a ping; None waits for ever.
 

@@ -34,6 +34,12 @@ WIDE_READ = 256 * 1024
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
 
+COARSE = 0.01
+"""Seconds by which clocks may differ."""
+
+PERIODS = 10
+"""How often the patience for a close lasts at most, however slow the program is: a peer may have no end."""
+
 LONG = 0.001
 """Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
 
@@ -65,6 +71,8 @@ class Connection(asyncio.Protocol):
         client: whether this end is the client.
         clock: has its timers.
     """
+
+    _telling = False
 
     def __init__(
         self,
@@ -110,6 +118,9 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._waiters: list[asyncio.Future[None]] = []
         # Reading
+        self._since: float | None = None
+        self._waited = 0.0
+        self._periods = 0
         self._begun = 0.0
         self._resting = False
         self._reading = True
@@ -192,6 +203,7 @@ class Connection(asyncio.Protocol):
         """Start the closing handshake after what was sent; without effect if it has begun."""
         if self._frames.core.state is OPEN:
             self._closed = True
+            self._count_patience(self._frames.held)
             self._frames.close(code, reason)
             self._sent(0)
             self._start_timer(self._timeouts.close, self._give_up)
@@ -239,6 +251,8 @@ class Connection(asyncio.Protocol):
         """Stop or resume reading on the owner's behalf."""
         if self._end is not None:
             return
+        if self._closed and held is not self._frames.held:
+            self._count_patience(held)
         self._frames.held = held
         if not held and self._frames.waiting and not self._corked:
             self._receive()
@@ -246,9 +260,6 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         self._choose_reading()
-        if not held and self._closed and self._end is None:
-            # The peer's close may have waited to be read; its time starts now.
-            self._start_timer(self._timeouts.close, self._give_up)
 
     # asyncio's side: reading.
 
@@ -399,9 +410,25 @@ class Connection(asyncio.Protocol):
                 )
             # WHATWG, send() steps: flagged as full, then closed. A close frame would wait behind the rest.
             limit = self._limits.write_buffer
-            self.abort(f"{what}, over Limits.write_buffer ({limit}); the socket is full and was closed")
+            self._fault = f"{what}, over Limits.write_buffer ({limit}); the socket is full and was closed"
+            self._left_bytes = self.buffered_amount
+            self._transport.abort()
+            self._tell_full()
             return
         self._choose_reading()
+
+    def _tell_full(self) -> None:
+        """Tell the owner; if that has another one sent too much, its end is told once its transport is lost.
+
+        Else a program that tells all of the end of one would come back here from within, as often as there
+        are sockets.
+        """
+        if not Connection._telling:
+            Connection._telling = True
+            try:
+                self._finish()
+            finally:
+                Connection._telling = False
 
     def _choose_reading(self) -> None:
         # Who does not take our answers need not send more questions.
@@ -493,12 +520,21 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(1011, f"no answer to a ping within {self._timeouts.pong} s; the peer is gone")
 
+    def _count_patience(self, held: bool) -> None:
+        """Count how long the peer could have closed: its close may wait for a slow program to be read."""
+        now = self._loop.time()
+        if self._since is not None:
+            self._waited += now - self._since
+        self._since = None if held else now
+
     def _give_up(self) -> None:
-        if self._frames.held:
-            # The peer's close may wait to be read; that the program is slow is not the peer's fault.
-            self._start_timer(self._timeouts.close, self._give_up)
-        else:
-            self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
+        if self._end is None:
+            self._count_patience(self._frames.held)
+            self._periods += 1
+            if self._waited < self._timeouts.close - COARSE and self._periods < PERIODS:
+                self._start_timer(self._timeouts.close, self._give_up)
+                return
+        self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
 
 
 def fit_reads(transport: asyncio.Transport, *, large: bool) -> None:

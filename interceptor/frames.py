@@ -119,6 +119,7 @@ class Frames:
         "_deliver",
         "_enough",
         "_extra",
+        "_failed",
         "_fragmented",
         "_head",
         "_inflate",
@@ -164,6 +165,7 @@ class Frames:
         self._enough = enough
         self._client = client
         self._stale = False
+        self._failed = False
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
         self._after = bytearray()
@@ -239,6 +241,7 @@ class Frames:
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7)."""
+        self._failed = True
         self.core.fail(code, reason)
         self._pull()
 
@@ -299,7 +302,7 @@ class Frames:
                 start = self._keep(data, start, 0)
             elif self._missing:
                 start = self._receive_body(data, start)
-            elif self._client or self.core.state is not OPEN:
+            elif self._client or (self.core.state is not OPEN and self._is_over()):
                 start = self._to_core(data, start, min(start + SLICE, size))
             elif self._owed:
                 end = min(start + self._owed, size)
@@ -307,6 +310,11 @@ class Frames:
                 start = self._to_core(data, start, end)
             else:
                 start = self._receive_frames(data, start)
+
+    def _is_over(self) -> bool:
+        """Whether nothing counts any more that comes: the peer has closed, or the connection failed."""
+        core = self.core
+        return self._failed or core.close_rcvd is not None or core.parser_exc is not None
 
     def _join(self, data: bytes) -> bytes:
         return self._kept[self._start :] + data if data else self._kept

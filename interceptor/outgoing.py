@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from .connection import Connection
@@ -59,6 +60,12 @@ class Outgoing:
             self._write(payload, kind, fin)
         elif self._leave(payload):
             dispatcher.run(self._arrive, payload, kind, fin)
+
+    async def arrived(self) -> None:
+        """Wait until the connection has what was sent so far: calls of other threads may come before it."""
+        mark = self._left
+        while self._arrived < mark:  # noqa: ASYNC110  # for some turns at most, and seldom at all
+            await asyncio.sleep(0)
 
     # A message that goes to many sockets, made once for all of them.
 

@@ -195,6 +195,7 @@ class Session:
         if self.state is not State.OPEN or connection is None:
             raise self._closed()
         self.send_soon(data, fin, opcode)
+        await self.outgoing.arrived()
         await connection.drain()
 
     async def receive(self) -> str | bytes:

@@ -28,7 +28,7 @@ from interceptor import (
 )
 from interceptor.frames import Frames
 
-from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame
+from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame, until
 from .programs import (
     CLOSED,
     DEFLATE,
@@ -325,6 +325,30 @@ async def test_broadcasts_behind_a_message_that_never_ends(size: int) -> None:
         assert "Limits.write_buffer" in (await scene.first(WebSocketError, id)).text
         await scene.first(WebSocketClose, id)
         assert scene.seen.names(id) == [UPGRADE, ERROR, CLOSED]
+
+
+async def test_sockets_that_are_full_one_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    """The program tells all of the end of one, and so fills the next: hundreds of times."""
+    asyncio.get_running_loop().set_debug(False)
+    count, host = 200, make_host(limits=Limits(write_buffer=1))
+    seen = Recorder(host)
+
+    @host.on("WebSocketClose")
+    def tell_all(event: WebSocketClose) -> None:
+        host.broadcast(host.sockets, f"{event.id} has left")
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(host)
+        narrow(host)
+        for _ in range(count):
+            peer, _ = await stack.enter_async_context(opened(host, seen))
+            pause(peer)
+        host.broadcast(host.sockets, bytes(MIB))
+        await seen.wait_for(WebSocketClose, count)
+        await until(lambda: not host.sockets)
+        ids = [event.id for event in seen.of(WebSocketClose)]
+    assert len(set(ids)) == len(ids) == count
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 # The program's threads

@@ -290,6 +290,49 @@ class Ends:
             await until(lambda: owner.ends)
             assert owner.ends == [End(3000, "", True, "host")]
 
+    async def test_a_peer_that_sends_on_has_no_more_time_to_close(self) -> None:
+        """Nor has one whose messages take several turns of the loop, or wait for a slow owner."""
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, far, owner, _, _):
+            connection.close(3000)
+            for _ in range(3):
+                await clock.pass_by(300)
+                await far.send(far.frame(TEXT, "x" * 1000) * 100)
+                connection.hold(True)
+                connection.hold(False)
+                connection._rest()
+            assert not owner.ends
+            await clock.pass_by(101)
+            assert "did not finish closing" in owner.ends[0].fault
+
+    async def test_an_owner_that_never_takes_anything_ends_the_close_at_last(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, _, owner, _, lost):
+            connection.hold(True)
+            connection.close(3000)
+            for _ in range(9):
+                await clock.pass_by(1001)
+            assert not owner.ends
+            await clock.pass_by(1001)
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
+    async def test_a_held_connection_is_dropped_if_the_peer_keeps_it_after_its_close(self) -> None:
+        """The owner is held by what came in one packet with the close."""
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, far, owner, _, lost):
+            owner.on_message = lambda data: connection.hold(True)
+            connection.close(3000)
+            await far.send(far.frame(TEXT, "a") + far.frame(TEXT, "b") + far.close_frame(3000))
+            await until(lambda: owner.data)
+            if not self.client:  # A client's frames are all the core's, some at a time.
+                assert owner.data == ["a"], "nothing comes to an owner that is held"
+            connection.hold(False)
+            connection.hold(False)
+            await until(lambda: owner.ends)
+            assert (owner.data, lost.is_set()) == (["a", "b"], False)
+            await clock.pass_by(1001)
+            await asyncio.wait_for(lost.wait(), PATIENCE)
+
     async def test_keepalive_pings_and_takes_any_byte_for_a_sign_of_life(self) -> None:
         clock = Clock()
         async with self.pair(timeouts=Timeouts(ping=1000, pong=100)) as (_, far, owner, _, _):

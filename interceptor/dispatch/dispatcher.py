@@ -198,17 +198,11 @@ class Dispatcher:
             )
 
     def may_act(self) -> bool:
-        """Whether the caller is on the loop's thread; what other threads asked for before is done then.
+        """Whether the caller is on the loop's thread, and no call of another thread is to come before it.
 
-        False also within such a call while others wait: it comes after them, and they not inside of it.
+        They are not run here: a thread that calls without end would keep the caller from its end.
         """
-        if threading.get_ident() != self._thread:
-            return False
-        if self._calls:
-            if self.flushes is not None:
-                return False
-            self._run_calls()
-        return True
+        return threading.get_ident() == self._thread and not self._calls
 
     def run(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop's thread: now if the caller may act, else soon and in order.
