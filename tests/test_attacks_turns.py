@@ -330,12 +330,12 @@ async def test_broadcasts_behind_a_message_that_never_ends(size: int) -> None:
 async def test_sockets_that_are_full_one_after_the_other(caplog: pytest.LogCaptureFixture) -> None:
     """The program tells all of the end of one, and so fills the next: hundreds of times."""
     asyncio.get_running_loop().set_debug(False)
-    count, host = 200, make_host(limits=Limits(write_buffer=1))
+    count, host = 300, make_host(limits=Limits(write_buffer=MIB // 2))
     seen = Recorder(host)
 
     @host.on("WebSocketClose")
     def tell_all(event: WebSocketClose) -> None:
-        host.broadcast(host.sockets, f"{event.id} has left")
+        host.broadcast(host.sockets, bytes(MIB // 16))
 
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(host)
@@ -343,7 +343,8 @@ async def test_sockets_that_are_full_one_after_the_other(caplog: pytest.LogCaptu
         for _ in range(count):
             peer, _ = await stack.enter_async_context(opened(host, seen))
             pause(peer)
-        host.broadcast(host.sockets, bytes(MIB))
+        while not seen.of(WebSocketClose):
+            host.broadcast(host.sockets, bytes(MIB // 16))
         await seen.wait_for(WebSocketClose, count)
         await until(lambda: not host.sockets)
         ids = [event.id for event in seen.of(WebSocketClose)]
