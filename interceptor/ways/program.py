@@ -12,7 +12,7 @@ from .. import log
 from ..config import Settings
 from ..dispatch import Dispatcher, Lane
 from ..events import Event, HTTPRequest, Named
-from ..exceptions import HandshakeFailure, InterceptorError, InvalidAnswer
+from ..exceptions import HandshakeFailure, InterceptorError, InvalidAnswer, InvalidArgument
 from ..handshake import Request
 from ..heads import field_lines
 from ..patterns import URL
@@ -194,11 +194,20 @@ def _event_of(message: object) -> HTTPRequest:
     if isinstance(message, HTTPRequest):
         return message
     if isinstance(message, Sequence) and not isinstance(message, str | bytes):
-        return HTTPRequest.from_message(message)
+        return _read_vector(message)
     what = message.event if isinstance(message, Event) else type(message).__name__
     raise InvalidAnswer(
         f"the callback returned {what}; return event.respond(...), the event's vector with Handle 1, or None"
     )
+
+
+def _read_vector(message: Sequence[object]) -> HTTPRequest:
+    try:
+        return HTTPRequest.from_message(message)
+    except InvalidArgument as exc:
+        raise InvalidAnswer(
+            f"{type(message).__name__} is read as an event message: {exc}; return event.respond(body, status)"
+        ) from exc
 
 
 def _fields(text: str, request: Request) -> list[tuple[str, str]]:

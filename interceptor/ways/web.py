@@ -26,6 +26,7 @@ BODIES = 4
 """Bodies of requests, of the largest size, that are held at once."""
 
 NOBODY = "nobody here answers this URL"
+UNANSWERED = "no callback for HTTPRequest returned an answer"
 
 
 class Home(reception.Home, program.Home, visit.Home, Protocol):
@@ -122,7 +123,11 @@ class Web:
             response.body = fit(response.body)
 
     def _nobody(self, asked: Asked, rule: Rule | None) -> HandshakeFailure:
-        if rule is not None and not self._program.has_callback:
+        if rule is not None and self._program.has_callback:
+            # All returned None, which may be meant, or a forgotten `return`.
+            remedy = "return event.respond(...)"
+            self._home.complaints.warning(UNANSWERED, url=asked.url, status=404, remedy=remedy)
+        elif rule is not None:
             log.get_logger(url=asked.url).warning("no callback for HTTPRequest", status=404, remedy=REMEDY)
         return HandshakeFailure(404, NOBODY)
 
