@@ -343,10 +343,13 @@ async def test_a_forgotten_return_is_404_and_says_what_to_do(lines: list[Line]) 
         assert (await one(host, ask("/"))).status == 404
         (line,) = [line for line in lines if line["log_level"] == "warning"]
         assert line["event"] == "no callback for HTTPRequest returned an answer"
-        assert (line["url"], line["remedy"]) == ("http://myapp/", "return event.respond(...)")
+        assert line["url"] == "http://myapp/"
+        assert line["remedy"] == "return event.respond(...), or the event itself where 404 is meant"
         lines.clear()
-        host.on("HTTPRequest")(lambda event: event.respond("hi"))
-        assert (await one(host, ask("/"))).status == 200
+        for answer, status in ((lambda event: event, 404), (lambda event: event.respond("hi"), 200)):
+            host.on("HTTPRequest")(answer)
+            assert (await one(host, ask("/"))).status == status
+            host.off("HTTPRequest", answer)
     assert [line for line in lines if line["log_level"] == "warning"] == []
 
 

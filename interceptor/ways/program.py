@@ -66,10 +66,8 @@ class Program:
         """Whether the program has a callback for HTTPRequest."""
         return bool(self._home.dispatcher.callbacks[HTTPRequest])
 
-    async def ask(
-        self, request: Request, url: URL, body: bytearray, gone: asyncio.Future[None]
-    ) -> Response | None:
-        """Return the program's answer to a request; None where it is not the program's.
+    async def ask(self, request: Request, url: URL, body: bytearray, gone: asyncio.Future[None]) -> object:
+        """Return what the callbacks made of a request, for `read`; None where none returned anything.
 
         Args:
             request: its head.
@@ -84,6 +82,14 @@ class Program:
         result = await self._result(self._event(request, url, body), gone)
         if isinstance(result, BaseException):
             raise HandshakeFailure(500, "the program failed")
+        return result
+
+    def read(self, result: object, request: Request, url: URL) -> Response | None:
+        """Return the program's answer to a request; None where it is not the program's.
+
+        Raises:
+            HandshakeFailure: 500, the answer cannot be sent.
+        """
         if result is None:
             return None
         try:
