@@ -51,6 +51,11 @@ SLICE = 16 * KIB  # bytes of frames that may be handled before the host asks aga
 HEAP = MIB  # bytes that a thread's own heap takes of which nothing is in use: the loop's cannot have them
 NOISE = 3 * MIB // 2  # bytes that a process grows by when it does something for the first time
 
+WITHIN = (
+    f"all within their bounds and {NOISE / MIB:.1f} MiB, which a process grows by when it does something for "
+    "the first time"
+)
+
 
 def incoming(limits: Limits, size: int) -> int:
     """The most bytes that the messages of one socket take which the program has not had yet.
@@ -357,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table([row(one) for one in found]))
     broken = [f"{one.loop}: {one.case}: {what}" for one in found for what in one.broken]
     broken += [f"{STOPPING}: {what}" for what in wrong]
-    print("\n".join(f"broken: {what}" for what in broken) or "all within their bounds")
+    print("\n".join(f"broken: {what}" for what in broken) or WITHIN)
     if options.json:
         content = {**under, "versions": versions(PACKAGES), "cases": [asdict(one) for one in found]}
         options.json.write_text(json.dumps({**content, "broken": broken}, indent=2) + "\n")

@@ -55,10 +55,13 @@ def program_answer(message: object, id: str, offer: Offer, usual: str, compressi
 def _read_vector(message: object) -> WebSocketUpgrade:
     if isinstance(message, Event) or not isinstance(message, Sequence) or isinstance(message, str | bytes):
         raise InvalidAnswer(
-            f"it is a {type(message).__name__}; return event.accept(), event.deny(), event.answer(text), "
-            "or the whole event message with Headers replaced"
+            f"it is of type {type(message).__name__}; return event.accept(), event.deny(), "
+            "event.answer(text), or the whole event message with Headers replaced"
         )
     try:
         return WebSocketUpgrade.from_message(message)
     except InvalidArgument as exc:
-        raise InvalidAnswer(str(exc)) from exc
+        raise InvalidAnswer(
+            f"{type(message).__name__} is read as an event message: {exc}; return event.accept() or "
+            "event.deny(status, body)"
+        ) from exc

@@ -123,11 +123,11 @@ class Event(BaseModel):
             raise InvalidArgument(f"{vector!r} is no event message; it starts with Object and Event")
         which = event_class(vector[1])
         if not issubclass(which, cls):
-            raise UnknownEvent(f"the message is a {which.__name__}, not a {cls.__name__}")
+            raise UnknownEvent(f"the message is of {which.__name__}, not of {cls.__name__}")
         if len(vector) != 2 + len(which.vector_fields):
             names = ", ".join(("Object", "Event", *which.vector_fields))
             raise InvalidArgument(
-                f"a {which.__name__} message has {2 + len(which.vector_fields)} elements ({names}); "
+                f"a message of {which.__name__} has {2 + len(which.vector_fields)} elements ({names}); "
                 f"this one has {len(vector)}"
             )
         values = dict(zip(which.vector_fields, vector[2:], strict=True))

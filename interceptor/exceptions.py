@@ -80,6 +80,8 @@ class UnknownSocket(InterceptorError, LookupError):
     """
 
     def __init__(self, id: str, why: str = "no open socket has this ID") -> None:
+        if not isinstance(id, str):
+            why = f"an ID is a str, not {type(id).__name__}; pass event.id, or socket.id"
         super().__init__(f"{id!r:.80}: {why}")
         self.id = id
 

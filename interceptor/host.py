@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Never, Self, TypeVar, cast
 
@@ -13,7 +14,7 @@ from . import log
 from .callbacks import Callbacks, UpgradeAnswer
 from .config import Limits, Security, Settings, Timeouts, Tls
 from .dispatch import Dispatcher, LoopFactory, Post, check_handler, is_async
-from .events import AnyEvent, WebSocketUpgrade
+from .events import AnyEvent, HTTPRequest, WebSocketError, WebSocketUpgrade
 from .exceptions import (
     InvalidArgument,
     InvalidHandler,
@@ -177,6 +178,7 @@ class Host(Callbacks, Reachable):
         hosts, localhost = [host for host, _ in addresses], self._listener.holds_localhost
         self._guard.bind(hosts, self._address[1], localhost=localhost)
         self._warn_of_manual_rows()
+        self._warn_of_no_page_rows()
 
     def stop(self) -> Awaitable[None]:
         """Close every socket with 1001, wait at most `Timeouts.close`, and leave nothing behind.
@@ -384,6 +386,9 @@ class Host(Callbacks, Reachable):
             InvalidRule: the pattern or mode cannot be used; Mode.PASS would never come to the handler.
             InvalidHandler: the handler is not an `async def` of one argument.
         """
+        rule = Rule(pattern, mode, subprotocols=subprotocols, chunks=chunks)
+        if rule.mode is Mode.PASS:
+            raise InvalidRule("a route with mode 0 (pass) never runs its handler; use 1 (auto) or 2 (manual)")
 
         def register(handler: RouteT) -> RouteT:
             check_handler(handler, "socket")
@@ -391,14 +396,8 @@ class Host(Callbacks, Reachable):
                 raise InvalidHandler(
                     f"{handler!r} is not async; a route's handler is `async def handler(socket)`"
                 )
-            rule = Rule(pattern, mode, subprotocols=tuple(subprotocols), chunks=chunks, handler=handler)
-            if rule.mode is Mode.PASS:
-                raise InvalidRule(
-                    "a route with mode 0 (pass) never runs its handler; use 1 (auto) or 2 (manual)"
-                )
-            InterceptedURLs([rule], self._rows.root)  # Refuses a bad row before it is added.
             with self._dispatcher.changing:
-                self._routes.append(rule)
+                self._routes.append(replace(rule, handler=handler))
                 self._compile()
             return handler
 
@@ -417,6 +416,17 @@ class Host(Callbacks, Reachable):
                 "a manual rule needs a WebSocketUpgrade callback, and there is none yet; "
                 'register one with host.on("WebSocketUpgrade")',
                 pattern=manual[0],
+            )
+
+    def _warn_of_no_page_rows(self) -> None:
+        callbacks, table = self._dispatcher.callbacks, self._sessions.table
+        # Who registered for "All" is among those of every event.
+        for_pages = [one for one in callbacks[HTTPRequest] if one not in callbacks[WebSocketError]]
+        rows = [row for scheme in ("http", "https") for row in table.texts(scheme)]
+        if for_pages and self._files is None and all(mode is Mode.PASS for _, mode in rows):
+            log.get_logger().warning(
+                "a callback for HTTPRequest needs a rule for http, and there is none yet; "
+                f'add one such as ("*://{table.root}/*", 1) or ("http://{table.root}/*", 1)'
             )
 
     # Sockets.

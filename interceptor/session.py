@@ -139,6 +139,7 @@ class Session:
         close_code: as in WebSocketClose; None while the socket has not ended.
         close_reason: as in WebSocketClose; empty while the socket has not ended.
         ended: done once the socket has ended on the wire, or its upgrade failed.
+        is_refused: whether the answer is known, and is none that opens the socket.
         outgoing: how the host sends; a program has `send` and `host.WebSocketSend`.
     """
 
@@ -165,6 +166,7 @@ class Session:
         self._inbox: Inbox | None = None
         self.outgoing = Outgoing(home.dispatcher, home.settings.limits.write_buffer)
         self._answer_given = False
+        self.is_refused = False
         self._given_up = False
         self._wire_gone = False
         self._patience: Timer | None = None
@@ -361,6 +363,7 @@ class Session:
             if self._answer_given or self.state is not State.CONNECTING:
                 return False
             self._answer_given = True
+            self.is_refused = not opens
             if not dispatcher.is_here:
                 if opens:
                     self._home.session_promised(self)
@@ -424,7 +427,8 @@ class Session:
         patience = self._home.settings.timeouts.answer
         self.fail(
             HandshakeFailure(504, "the program did not answer in time"),
-            f"timed out: no answer to the upgrade within {patience} s (Timeouts.answer)",
+            f"timed out: no answer to the upgrade within {patience} s (Timeouts.answer); a callback "
+            "returns its answer (return event.accept()), or host.answer(event.id, ...) gives it",
         )
 
     def _open(self, answer: Answer) -> None:

@@ -58,7 +58,7 @@ class Sessions:
         except KeyError:
             return self._find_promised(id)
         except TypeError:
-            raise UnknownSocket(id, "an ID is a str; pass event.id, or socket.id") from None
+            raise UnknownSocket(id) from None
 
     def _find_promised(self, id: str) -> Session:
         """Return a socket that another thread than the loop's has answered, and the loop has not come to."""
@@ -67,7 +67,10 @@ class Sessions:
             session = self._promised.get(id) or self._open.get(id)
         if session is not None:
             return session
-        if id in self.pending:
+        pending = self.pending.get(id)
+        if pending is not None and pending.is_refused:
+            raise UnknownSocket(id, "its upgrade was denied, or its answer was not valid, so it never opens")
+        if pending is not None:
             raise UnknownSocket(
                 id,
                 "its handshake is not answered, so the socket is not open yet; call "

@@ -63,6 +63,18 @@ def test_the_bound_follows_the_limits() -> None:
     assert bounds.incoming(small, 1000) < bounds.incoming(small, 1_000_000)
 
 
+def test_the_verdict_and_the_page_say_what_is_let_pass(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "pin", lambda: None)
+    assert bounds.main(["--loop", "asyncio", "--only", "no such case"]) == 0
+    allowance = f"{bounds.NOISE / MIB:.1f} MiB"
+    assert f"all within their bounds and {allowance}, which" in capsys.readouterr().out
+    root = Path(__file__).parent.parent
+    assert f"{allowance} above it" in (root / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert f"{allowance} over its bound" in (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
 @BOTH_LOOPS
 async def test_a_flood_leaves_the_loop_to_others() -> None:
     """However much one socket has to say, the loop turns in between; libuv would read 8 MiB in one turn."""

@@ -135,6 +135,7 @@ async def test_the_first_program() -> None:
 
 
 async def test_one_handler_per_url() -> None:
+    assert "from interceptor import Session" in START[1]  # The type is named, and where it comes from.
     async with running(RECEIVED.sub(START[1], START[0])) as said:
         url = (await line(said)).replace("/chat", "/sum")
         async with connect(url) as socket:

@@ -142,6 +142,7 @@ def test_mypy(tmp_path: Path) -> None:
     ]
     loops = [text for text in re.findall(r"```python\n(.*?)```", THREADS, re.DOTALL) if "host.dq()" in text]
     assert (len(typed), len(loops)) == (2, 1)
+    assert "(socket: Session)" in typed[1]
     files = {
         "typed": typed[0],
         "handlers": typed[1],

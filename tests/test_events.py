@@ -144,7 +144,7 @@ def test_a_vector_of_another_event_is_refused(
     cls: type[Event], number: int, fields: dict[str, Any], elements: list[object]
 ) -> None:
     for other in set(EVENTS) - {cls}:
-        with pytest.raises(UnknownEvent, match=f"the message is a {cls.__name__}, not a {other.__name__}"):
+        with pytest.raises(UnknownEvent, match=f"the message is of {cls.__name__}, not of {other.__name__}"):
             other.from_message(["here", number, *elements])
 
 
@@ -157,7 +157,7 @@ def test_a_vector_has_just_its_elements(
         with pytest.raises(InvalidArgument) as caught:
             Event.from_message(wrong)
         text = str(caught.value)
-        assert f"a {cls.__name__} message has {len(right)} elements (Object, Event, " in text
+        assert f"a message of {cls.__name__} has {len(right)} elements (Object, Event, " in text
         assert f"; this one has {len(wrong)}" in text
         assert all(name in text for name in cls.vector_fields)
 

@@ -257,6 +257,35 @@ class TestLife:
             pass
         assert [line["pattern"] for line in lines if line["log_level"] == "warning"] == ["ws://gate/*"]
 
+    @pytest.mark.parametrize(
+        ("rows", "which", "options", "is_told"),
+        [
+            ([("ws://myapp/*", 1), ("http://myapp/*", 0)], "HTTPRequest", {}, True),
+            ([("wss://myapp/*", 1)], 840, {}, True),
+            ([("ws://myapp/*", 1)], "All", {}, False),
+            ([("ws://myapp/*", 1)], "WebSocketReceive", {}, False),
+            ([("ws://myapp/*", 1)], "HTTPRequest", {"ui": "docs"}, False),
+            ([("ws://myapp/*", 1), ("https://myapp/*", 1)], "HTTPRequest", {}, False),
+            ([("*", 1)], "HTTPRequest", {}, False),
+            ([(re.compile("http:.*"), 1)], "HTTPRequest", {}, False),
+            ([], "HTTPRequest", {}, False),
+        ],
+    )
+    async def test_a_callback_for_pages_needs_a_rule_for_pages(
+        self, rows: list[Any], which: Any, options: dict[str, Any], is_told: bool, lines: list[Line]
+    ) -> None:
+        host = Host(rows, root="myapp", **options)
+
+        @host.on(which)
+        def take(event: Any) -> None:
+            """Nothing."""
+
+        async with host:
+            pass
+        warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
+        assert len(warnings) == is_told
+        assert all('("*://myapp/*", 1) or ("http://myapp/*", 1)' in line for line in warnings)
+
 
 class TestWhereItIs:
     """address, http_url() and ws_url()."""

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -412,6 +413,18 @@ class TestThreads:
         asyncio.run(run())
         for id in ids:
             assert isinstance(in_thread(lambda id=id: host.WebSocketSend(id, "x")), UnknownSocket)  # type: ignore[misc]
+
+    async def test_an_event_in_place_of_its_id(self) -> None:
+        async with make_host() as host:
+            seen = Recorder(host)
+            async with opened(host, seen) as (_, id):
+                wrong: Any = host.sockets[id], seen.events[0], 5, []
+                for one in wrong:
+                    text = rf"an ID is a str, not {type(one).__name__}; pass event\.id"
+                    calls: list[Callable[[], int]] = [*uses(host, one), partial(host.answer, one, ())]
+                    for call in calls:
+                        with pytest.raises(UnknownSocket, match=text):
+                            call()
 
 
 class TestBroadcast:

@@ -253,8 +253,10 @@ WRONG: list[tuple[Callable[[HTTPRequest], Any], str]] = [
     (lambda e: "<p>", "the callback returned str"),
     (lambda e: 1, "the callback returned int"),
     (lambda e: [], "no event message"),
+    (lambda e: ("x", 404), "tuple is read as an event message: 404 is no event"),
+    (lambda e: ("x", 404), "return event.respond(body, status)"),
     (lambda e: UPGRADE, "returned WebSocketUpgrade"),
-    (lambda e: ["h", 841, "0" * 15, "u", "", "auto"], "not a HTTPRequest"),
+    (lambda e: ["h", 841, "0" * 15, "u", "", "auto"], "not of HTTPRequest"),
     (lambda e: e.model_copy(update={"handle": 1, "status": 101}), "Status is 101"),
     (lambda e: e.respond("x", 204), "has no body"),
     (lambda e: e.model_copy(update={"handle": 1, "headers": "X: a\x00b"}), "control character"),
@@ -328,6 +330,27 @@ async def test_no_callback_is_404_and_says_what_to_do(lines: list[Line]) -> None
         assert (await one(host, ask("/"))).status == 404
     (line,) = [line for line in lines if line["event"] == "no callback for HTTPRequest"]
     assert 'host.on("HTTPRequest")' in line["remedy"]
+
+
+async def test_a_forgotten_return_is_404_and_says_what_to_do(lines: list[Line]) -> None:
+    host = Host(ROWS, root="myapp")
+
+    @host.on("HTTPRequest")
+    def forget(event: HTTPRequest) -> None:
+        event.respond("hi")
+
+    async with host:
+        assert (await one(host, ask("/"))).status == 404
+        (line,) = [line for line in lines if line["log_level"] == "warning"]
+        assert line["event"] == "no callback for HTTPRequest returned an answer"
+        assert line["url"] == "http://myapp/"
+        assert line["remedy"] == "return event.respond(...), or the event itself where 404 is meant"
+        lines.clear()
+        for answer, status in ((lambda event: event, 404), (lambda event: event.respond("hi"), 200)):
+            host.on("HTTPRequest")(answer)
+            assert (await one(host, ask("/"))).status == status
+            host.off("HTTPRequest", answer)
+    assert [line for line in lines if line["log_level"] == "warning"] == []
 
 
 async def test_events_without_a_callback_come_in_the_stream() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import pytest
@@ -206,6 +207,24 @@ async def test_sending_before_the_answer_says_what_to_do_and_that_works() -> Non
         assert len(said) == 1
 
 
+@pytest.mark.parametrize("is_denied", [True, False])
+async def test_sending_after_a_denial_says_that_it_was_one(is_denied: bool) -> None:
+    async with make_host() as host, Peer.connect(host) as peer:
+        seen = Recorder(host)
+        await peer.send(MANUAL)
+        event = await seen.wait_for(WebSocketUpgrade)
+
+        def deny_and_send() -> None:
+            # While the loop waits for this thread, so that it has not come to the answer.
+            host.answer(event.id, event.deny(403) if is_denied else event.answer("no"))
+            host.WebSocketSend(event.id, "x")
+
+        with ThreadPoolExecutor() as pool:
+            error = pool.submit(deny_and_send).exception()
+        assert isinstance(error, UnknownSocket)
+        assert "was denied, or its answer was not valid" in str(error)
+
+
 async def test_denial_frees_the_place_and_the_id() -> None:
     async with make_host(limits=Limits(pending=1)) as host:
         seen = Recorder(host)
@@ -398,6 +417,8 @@ async def test_no_answer_in_time() -> None:
     assert story(seen) == [ASKED, ERROR]
     assert error_of(seen).startswith("timed out")
     assert "Timeouts.answer" in error_of(seen)
+    assert "return event.accept()" in error_of(seen)
+    assert "host.answer(event.id, ...)" in error_of(seen)
 
 
 async def test_async_callback_that_takes_too_long_is_cancelled(lines: list[Line]) -> None:

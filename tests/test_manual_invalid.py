@@ -118,6 +118,9 @@ INVALID: list[tuple[str, Reply, str]] = [
         headers(f"{RIGHT}Sec-WebSocket-Extensions: x-own\r\n\r\n"),
         "permessage-deflate only",
     ),
+    ("a tuple", lambda event: (403, "no"), "tuple is read as an event message: 'no' is no event"),
+    ("its advice", lambda event: (403, "no"), "return event.accept() or event.deny(status, body)"),
+    ("a number", lambda event: 403, "it is of type int; return event.accept()"),
     ("frames behind a 101", headers(f"{RIGHT}\r\nhello"), "WebSocketSend"),
     ("101 with a length", headers(f"{RIGHT}Content-Length: 0\r\n\r\n"), "no content-length"),
 ]

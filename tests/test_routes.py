@@ -322,6 +322,11 @@ class TestRoute:
         with pytest.raises(InvalidHandler, match="async def"):
             host.route("*")(handlers[0])
 
+    def test_one_without_parentheses_says_what_to_write(self) -> None:
+        bare: Any = Host().route
+        with pytest.raises(InvalidRule, match=r'the pattern comes first: @host\.route\("ws://myapp/chat"\)'):
+            bare(echo)
+
     @pytest.mark.parametrize(
         ("pattern", "options"),
         [
@@ -330,6 +335,7 @@ class TestRoute:
             (5, {}),
             ("*", {"mode": 7}),
             ("*", {"subprotocols": ["a b"]}),
+            ("*", {"subprotocols": "chat"}),
             ("*", {"mode": Mode.PASS}),
         ],
     )

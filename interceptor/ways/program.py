@@ -12,7 +12,7 @@ from .. import log
 from ..config import Settings
 from ..dispatch import Dispatcher, Lane
 from ..events import Event, HTTPRequest, Named
-from ..exceptions import HandshakeFailure, InterceptorError, InvalidAnswer
+from ..exceptions import HandshakeFailure, InterceptorError, InvalidAnswer, InvalidArgument
 from ..handshake import Request
 from ..heads import field_lines
 from ..patterns import URL
@@ -66,10 +66,8 @@ class Program:
         """Whether the program has a callback for HTTPRequest."""
         return bool(self._home.dispatcher.callbacks[HTTPRequest])
 
-    async def ask(
-        self, request: Request, url: URL, body: bytearray, gone: asyncio.Future[None]
-    ) -> Response | None:
-        """Return the program's answer to a request; None where it is not the program's.
+    async def ask(self, request: Request, url: URL, body: bytearray, gone: asyncio.Future[None]) -> object:
+        """Return what the callbacks made of a request, for `read`; None where none returned anything.
 
         Args:
             request: its head.
@@ -84,6 +82,14 @@ class Program:
         result = await self._result(self._event(request, url, body), gone)
         if isinstance(result, BaseException):
             raise HandshakeFailure(500, "the program failed")
+        return result
+
+    def read(self, result: object, request: Request, url: URL) -> Response | None:
+        """Return the program's answer to a request; None where it is not the program's.
+
+        Raises:
+            HandshakeFailure: 500, the answer cannot be sent.
+        """
         if result is None:
             return None
         try:
@@ -194,11 +200,20 @@ def _event_of(message: object) -> HTTPRequest:
     if isinstance(message, HTTPRequest):
         return message
     if isinstance(message, Sequence) and not isinstance(message, str | bytes):
-        return HTTPRequest.from_message(message)
+        return _read_vector(message)
     what = message.event if isinstance(message, Event) else type(message).__name__
     raise InvalidAnswer(
         f"the callback returned {what}; return event.respond(...), the event's vector with Handle 1, or None"
     )
+
+
+def _read_vector(message: Sequence[object]) -> HTTPRequest:
+    try:
+        return HTTPRequest.from_message(message)
+    except InvalidArgument as exc:
+        raise InvalidAnswer(
+            f"{type(message).__name__} is read as an event message: {exc}; return event.respond(body, status)"
+        ) from exc
 
 
 def _fields(text: str, request: Request) -> list[tuple[str, str]]:

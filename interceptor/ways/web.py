@@ -26,6 +26,8 @@ BODIES = 4
 """Bodies of requests, of the largest size, that are held at once."""
 
 NOBODY = "nobody here answers this URL"
+UNANSWERED = "no callback for HTTPRequest returned an answer"
+FORGOTTEN = "return event.respond(...), or the event itself where 404 is meant"
 
 
 class Home(reception.Home, program.Home, visit.Home, Protocol):
@@ -94,10 +96,11 @@ class Web:
         body: bytearray,
         gone: asyncio.Future[None],
     ) -> Response:
-        response, at_home = None, self._is_at_home(asked)
+        result, response, at_home = None, None, self._is_at_home(asked)
         fit = insert if at_home and self._shim else None
         if rule is not None:
-            response = await self._program.ask(asked.request, asked.url, body, gone)
+            result = await self._program.ask(asked.request, asked.url, body, gone)
+            response = self._program.read(result, asked.request, asked.url)
             if response is not None:
                 self._finish(response, fit)
         if response is None and files is not None:
@@ -105,7 +108,7 @@ class Web:
             url = URL(self._guard.with_token(asked.url)) if asked.token else asked.url
             response = files.find(asked.request, url, fit)
         if response is None:
-            raise self._nobody(asked, rule)
+            raise self._nobody(asked, rule, result)
         if not self._guard.lets_in_all:
             # Browsers do not say of a name without TLS whose page asks: this keeps that page from using it.
             response.add("Cross-Origin-Resource-Policy", "same-origin")
@@ -121,9 +124,11 @@ class Web:
         if fit is not None and response.is_page and isinstance(response.body, bytes) and response.body:
             response.body = fit(response.body)
 
-    def _nobody(self, asked: Asked, rule: Rule | None) -> HandshakeFailure:
+    def _nobody(self, asked: Asked, rule: Rule | None, result: object) -> HandshakeFailure:
         if rule is not None and not self._program.has_callback:
             log.get_logger(url=asked.url).warning("no callback for HTTPRequest", status=404, remedy=REMEDY)
+        elif rule is not None and result is None:
+            self._home.complaints.warning(UNANSWERED, url=asked.url, status=404, remedy=FORGOTTEN)
         return HandshakeFailure(404, NOBODY)
 
     def _is_at_home(self, asked: Asked) -> bool:
