@@ -188,7 +188,9 @@ def only_the_hosts_own(lines: list[Line], caplog: pytest.LogCaptureFixture) -> I
     yield
     told = {str(line["event"]) for line in lines if line["log_level"] in ("warning", "error")}
     assert told <= {"ended abnormally", "handshake failed"}
-    assert not [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
+    said = [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
+    # In development mode it tells of whatever took a tenth of a second.
+    assert not [text for text in said if not text.startswith("Executing ")]
 
 
 def in_clients(clients: list[Client], address: tuple[str, int]) -> threading.Thread:
