@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from interceptor import Host, Tls
+from interceptor import Host, Timeouts, Tls
 
 from .forwarded import ROWS, get, ok, read_exactly
 from .peer import Peer, request, until
@@ -20,6 +20,7 @@ from .wire import BOTH_LOOPS
 pytestmark = BOTH_LOOPS
 
 LONG = "Content-Length: 1000000\r\n"
+NEVER = Timeouts(head=1000)
 BEGUN = f"HTTP/1.1 200 OK\r\n{LONG}\r\nhalf".encode()
 
 
@@ -173,7 +174,7 @@ async def test_a_kept_connection_that_its_server_resets_counts_no_more() -> None
         await over.wait()
         Peer(reader, writer).reset()
 
-    async with server(answer) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+    async with server(answer) as port, Host(ROWS, timeouts=NEVER) as host, Peer.connect(host) as peer:
         at = f"127.0.0.1:{port}"
         await peer.send(get(f"http://{at}/", at))
         await read_exactly(peer, ok())
