@@ -46,19 +46,20 @@ class Stream(asyncio.Protocol):
         unread: bytes that came and were not read.
         ended: whether its end came.
         transport: once it is made.
-        lost: to be called once when the transport is gone or given up.
+        lost: counts the transport out; called when it is gone, and when it is given up.
+        gone: done once it is gone.
     """
 
     transport: asyncio.Transport
-    lost: Callable[[], None]
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader(limit=PIECE)
         self.unread = 0
         self.ended = False
+        self.lost: Callable[[], None] = lambda: None
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._room = asyncio.Event()
         self._room.set()
-        self._is_lost = False
 
     def take(self, transport: asyncio.Transport, lost: Callable[[], None]) -> None:
         """Take a transport from another protocol."""
@@ -91,10 +92,12 @@ class Stream(asyncio.Protocol):
         self._room.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake whoever waits."""
+        """Count it out at once, and wake whoever waits."""
         if tell_successor(self.transport, self, exc):
             return
-        self._is_lost = True
+        self.lost()
+        if not self.gone.done():
+            self.gone.set_result(None)
         self._room.set()
         if exc is None:
             self.reader.feed_eof()
@@ -122,7 +125,7 @@ class Stream(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
             await self._room.wait()
-        if self._is_lost or self.transport.is_closing():
+        if self.gone.done() or self.transport.is_closing():
             raise ConnectionResetError("the connection was lost")
 
     def end(self) -> None:
@@ -256,7 +259,7 @@ class Onward(Protocol):
 
 
 class Exchange:
-    """One request and its answer.
+    """One request and its answer; broken off when the client's connection is gone.
 
     Args:
         onward: reaches servers.
@@ -288,8 +291,9 @@ class Exchange:
         self._chunks = ChunkedBody() if request.values("transfer-encoding") else None
         self._head_size = len(request.head)
         self._first = request.head + wire.switch(b"", self._near.take)
-        self._task = onward.spawn(self._run())
-        self._task.add_done_callback(self._clean_up)
+        task = onward.spawn(self._run())
+        task.add_done_callback(self._clean_up)
+        self._near.gone.add_done_callback(lambda _: task.cancel())
 
     async def _run(self) -> None:
         try:

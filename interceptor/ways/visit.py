@@ -117,25 +117,6 @@ class Home(Protocol):
         """Runs coroutines to their end."""
 
 
-class Near(Stream):
-    """The client's side.
-
-    Attributes:
-        gone: done once it has left.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Count it out at once: the program may go on with its answer."""
-        super().connection_lost(exc)
-        self.lost()
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-
 class Visit:
     """A request, from its head to the end of its answer.
 
@@ -162,7 +143,7 @@ class Visit:
         self._then = then
         self._room = room
         self._held = 0
-        self._near = Near()
+        self._near = Stream()
         self._settled = False
         self._feed(request.head)
         self._check_length(self._next())
