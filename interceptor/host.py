@@ -308,6 +308,11 @@ class Host(Callbacks, Reachable):
             raise InvalidState("the host is stopped and nothing comes: leave the loop when dq() is None")
         return cast("AnyEvent | None", self._dispatcher.dq(timeout))
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the host was started and has not begun to stop; for loops around `dq(timeout)`."""
+        return self._phase is Phase.RUNNING
+
     # Where it is; its URLs, and what browsers are told, are in Reachable.
 
     @property

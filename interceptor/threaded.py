@@ -86,10 +86,15 @@ class ThreadedHost(Generic[HostT]):
             return
         self._dispatcher.check_may_wait()
         if thread.is_running:
-            stopping = self._dispatcher.wait(lambda: thread.submit(self._end()), self._patience)
-            if not stopping.done():
-                self._give_up(thread, stopping)
-                return
+            try:
+                stopping = self._dispatcher.wait(lambda: thread.submit(self._end()), self._patience)
+            except InvalidState:
+                if thread.is_running:
+                    raise
+            else:  # Unless another thread has stopped it meanwhile.
+                if not stopping.done() and thread.is_running:
+                    self._give_up(thread, stopping)
+                    return
         if thread.stop(self._patience):
             self._dispatcher.unbind()
             atexit.unregister(self.stop)

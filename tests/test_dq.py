@@ -176,6 +176,48 @@ class TestEvents:
                 with pytest.raises(InvalidState, match="leave the loop when dq"):
                     host.dq(timeout)
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_it_says_so_once_also_after_a_stop_of_the_same_thread(self, at_once: bool) -> None:
+        host = make_host()
+        with no_thread_left(), host.in_thread(dq=at_once):
+            assert host.dq(0) is None
+            assert host.is_running
+            host.stop()
+            assert not host.is_running
+            assert host.dq() is None
+            with pytest.raises(InvalidState, match="leave the loop when dq"):
+                host.dq(0)
+
+    def test_its_end_and_that_of_the_block_may_come_together(self) -> None:
+        """Another thread stops the host, and this one leaves the block as soon as dq() says so."""
+        for _ in range(30):
+            host = make_host()
+            with no_thread_left():
+                stopper = threading.Thread(target=host.stop)
+                with host.in_thread(dq=True):
+                    stopper.start()
+                    while host.dq() is not None:
+                        """Nothing comes."""
+                stopper.join(PATIENCE)
+                assert not stopper.is_alive()
+
+    def test_a_callback_that_a_stop_runs_is_no_place_for_it(self) -> None:
+        host, told = make_host(), list[str]()
+
+        @host.on("WebSocketClose")
+        def ask(event: WebSocketClose) -> None:
+            with pytest.raises(InvalidState) as caught:
+                host.dq(0)
+            told.append(str(caught.value))
+
+        with no_thread_left(), host.in_thread(dq=True):
+            peer = dial(host)
+            take(host, "WebSocketUpgrade")
+            host.stop()
+            peer.close()
+        assert len(told) == 1
+        assert told[0].startswith("dq() inside of dq()")
+
     async def test_without_a_thread_of_its_own_it_never_hangs(self) -> None:
         async with make_host() as host:
             pass

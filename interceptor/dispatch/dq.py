@@ -55,6 +55,7 @@ class Queue:
         self._wakeups: SimpleQueue[object] = SimpleQueue()
         self._taking = threading.Lock()
         self._taker = 0
+        self._stopping = False
         self._slice = PATIENCE_SLICE
         self.ended = False
         self.end_told = False
@@ -79,7 +80,9 @@ class Queue:
         Raises:
             InvalidState: somebody is at it, here or on another thread.
         """
-        if not self._taking.acquire(blocking=False):
+        if not self._taking.acquire(timeout=self._patience(timeout)):
+            if self._stopping and self._taker != threading.get_ident():
+                return None
             raise InvalidState(
                 "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
                 if self._taker == threading.get_ident()
@@ -87,15 +90,24 @@ class Queue:
             )
         self._taker = threading.get_ident()
         try:
-            return self._take(math.inf if timeout is None else time.monotonic() + timeout)
+            event = self._take(math.inf if timeout is None else time.monotonic() + timeout)
+            self.end_told = event is None and self.ended and not len(self.crossing)
+            return event
         finally:
             self._taking.release()
+
+    def _patience(self, timeout: float | None) -> float:
+        """Return the seconds to wait for who is at it: for nobody but another thread that stops the host."""
+        if not self._stopping or self._taker == threading.get_ident():
+            return 0
+        return -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
 
     def run_until_ended(self, timeout: float) -> None:
         """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
         if not self._taking.acquire(blocking=False):
             return
         self._taker = threading.get_ident()
+        self._stopping = True
         try:
             self._slice = LOOK_AGAIN
             deadline = time.monotonic() + timeout
@@ -122,7 +134,6 @@ class Queue:
             if event is not None:
                 return event
             if not len(crossing) and self.ended:
-                self.end_told = True
                 return None
             if not self._wait(deadline):
                 return None
