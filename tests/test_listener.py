@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import socket
 
@@ -10,6 +11,7 @@ import pytest
 
 from interceptor import Host, Limits, Timeouts, WebSocketClose, WebSocketError, WebSocketUpgrade
 from interceptor.handshake import Request
+from interceptor.ways import listener
 from interceptor.ways.listener import Holder, Incoming, Listener, Look, Tunnel
 
 from .peer import BINARY, CLOSE, PATIENCE, PING, TEXT, Peer, Recorder, close_frame, frame, request
@@ -493,3 +495,42 @@ async def test_reads_are_no_larger_than_memory_is_cheap() -> None:
     async with make_host() as host, Peer.open(host):
         [transport] = host._listener.transports
         assert getattr(transport, "max_size", 0) < 128 * 1024
+
+
+# localhost
+
+
+@pytest.mark.parametrize(("taken", "holds"), [(0, True), (3, True), (99, False)])
+async def test_the_system_is_asked_for_a_port_that_is_free_at_both_loopback_addresses(
+    taken: int, holds: bool, lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def hold(host: str, port: int) -> socket.socket:
+        asked.append(port)
+        if len(asked) <= taken:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return socket.socket()
+
+    monkeypatch.setattr(listener, "hold", hold)
+    async with make_host() as host:
+        assert host._listener.holds_localhost is holds
+        assert asked[-1] == host.address[1]
+        assert len(asked) == min(taken + 1, listener.TRIES)
+    warnings = [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert len([text for text in warnings if "other loopback address" in str(text)]) == (not holds)
+
+
+async def test_a_port_that_was_asked_for_is_taken_as_it_is(
+    lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold(host: str, port: int) -> socket.socket:
+        raise OSError(errno.EADDRINUSE, "in use")
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(listener, "hold", hold)
+    async with Host([("*", 1)], listen=("127.0.0.1", port)) as host:
+        assert host.address == ("127.0.0.1", port)
+        assert not host._listener.holds_localhost
+    assert any("other loopback address" in str(line["event"]) for line in lines)

@@ -24,6 +24,9 @@ from .gate import start_tls, tell_successor
 __all__ = ["Holder", "Kept", "Listener", "Look", "Receiver", "Tunnel", "check_listen"]
 
 
+TRIES = 8
+"""How often the system is asked for a port that is free at both loopback addresses."""
+
 TICK = 0.001
 """Any delay above 0: it is about the order of things, not about time."""
 
@@ -147,34 +150,51 @@ class Listener:
             OSError: the address cannot be had.
         """
         loop = asyncio.get_running_loop()
-        port_socket = Port.open(host, port)
+        port_socket = self._open(host, port)
         try:
             self._server = await loop.create_server(
                 lambda: Incoming(self, self.receiver), sock=port_socket, backlog=BACKLOG
             )
         except BaseException:
             port_socket.close()
+            self._let_localhost_go()
             raise
-        addresses = [listening.getsockname()[:2] for listening in self._server.sockets]
-        self._hold_localhost(*addresses[0])
-        return addresses
+        return [listening.getsockname()[:2] for listening in self._server.sockets]
 
-    def _hold_localhost(self, host: str, port: int) -> None:
-        """Keep other programs from the address that `localhost` might mean besides ours."""
+    def _open(self, host: str, port: int) -> Port:
+        """Listen, also where `localhost` leads besides; the system is asked again where it chose a port."""
+        tries = TRIES if port == 0 else 1
+        while True:
+            opened = Port.open(host, port)
+            chosen = opened.getsockname()[1]
+            tries -= 1
+            if self._hold_localhost(host, chosen):
+                return opened
+            if not tries:
+                break
+            opened.close()
+        log.get_logger().warning(
+            "another program has the port at the other loopback address; pages of localhost are its",
+            address=OTHER_LOOPBACK[host],
+            port=chosen,
+        )
+        return opened
+
+    def _hold_localhost(self, host: str, port: int) -> bool:
+        """Keep other programs from the address that `localhost` might mean besides ours; tell if they are."""
         other = OTHER_LOOPBACK.get(host)
         if other is None:
-            return
+            return True
         try:
             self._held = hold(other, port)
             self.holds_localhost = True
         except OSError as exc:
             self.holds_localhost = exc.errno in NOBODY_CAN
-        if not self.holds_localhost:
-            log.get_logger().warning(
-                "another program has the port at the other loopback address; pages of localhost are its",
-                address=other,
-                port=port,
-            )
+        return self.holds_localhost
+
+    def _let_localhost_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
 
     @property
     def is_closed(self) -> bool:
@@ -190,8 +210,7 @@ class Listener:
         self._closed = True
         if self._server is not None:
             self._server.close()
-        if self._held is not None:
-            self._held.close()
+        self._let_localhost_go()
         for transport in list(self.transports):
             waiting = transport.get_protocol()
             if isinstance(waiting, Incoming):
