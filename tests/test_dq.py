@@ -462,7 +462,7 @@ class TestWrongPlace:
         with no_thread_left(), host.in_thread():
             thread = threading.Thread(target=host.dq)
             thread.start()
-            soon(lambda: host._dispatcher._queue._taking.locked())  # type: ignore[union-attr]
+            soon(lambda: host._dispatcher._queue._taker)  # type: ignore[union-attr]
             with pytest.raises(InvalidState, match="another thread"):
                 host.dq(0)
             host.stop()

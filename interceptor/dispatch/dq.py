@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from sys import getsizeof
 
@@ -53,7 +54,7 @@ class Queue:
         self._early: deque[Event] = deque()
         self._dropped = 0
         self._wakeups: SimpleQueue[object] = SimpleQueue()
-        self._taking = threading.Lock()
+        self._choosing = threading.RLock()
         self._taker = 0
         self._slice = PATIENCE_SLICE
         self.ended = False
@@ -79,45 +80,57 @@ class Queue:
         Raises:
             InvalidState: somebody is at it, here or on another thread.
         """
-        if not self._taking.acquire(blocking=False):
-            raise InvalidState(
-                "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
-                if self._taker == threading.get_ident()
-                else "another thread is in dq(); callbacks run in one thread at a time"
-            )
-        self._taker = threading.get_ident()
+        mine = False
         try:
-            return self._take(math.inf if timeout is None else time.monotonic() + timeout)
+            with self._choosing:
+                if not self._taker:
+                    # In one statement without a call: no signal's handler can raise in between.
+                    self._taker, mine = threading.get_ident(), True
+            if not mine:
+                raise InvalidState(
+                    "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
+                    if self._taker == threading.get_ident()
+                    else "another thread is in dq(); callbacks run in one thread at a time"
+                )
+            return self._take_one(math.inf if timeout is None else time.monotonic() + timeout)
         finally:
-            self._taking.release()
+            if mine:
+                self._taker = 0
 
     def run_until_ended(self, timeout: float) -> None:
         """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
-        if not self._taking.acquire(blocking=False):
-            return
-        self._taker = threading.get_ident()
-        try:
-            self._slice = LOOK_AGAIN
-            deadline = time.monotonic() + timeout
-            while self._take(deadline) is not None:
+        self._slice = LOOK_AGAIN
+        deadline = time.monotonic() + timeout
+        with suppress(InvalidState):
+            while self.take(deadline - time.monotonic()) is not None:
                 """Nobody asks for it any more."""
-        finally:
-            self._taking.release()
 
     def end(self) -> None:
         """Return who waits, once nothing is left to run."""
         self.ended = True
         self._wakeups.put(None)
 
+    def _take_one(self, deadline: float) -> Event | None:
+        crossing = self.crossing
+        fit = crossing.begin()
+        event = crossing.given  # Of the last time, where an exception came out instead.
+        if event is None:
+            event = self._take(deadline)
+        crossing.given = None
+        if fit:
+            crossing.amid = 0
+        return event
+
     def _take(self, deadline: float) -> Event | None:
         crossing = self.crossing
-        crossing.thread = threading.get_ident()
         waiting = len(crossing)
         while True:
             if self._dropped:
                 self._tell_dropped()
             if self._early:
-                return self._early.popleft()
+                crossing.given = self._early[0]
+                self._early.popleft()
+                return crossing.given
             event = crossing.run(deadline, waiting)
             if event is not None:
                 return event
