@@ -210,13 +210,15 @@ class Crossing:
 
     def _run_slice(self) -> None:
         nested = self.in_job or self.amid not in (0, threading.get_ident())
+        torn = True
         try:
             fit = not nested and self.begin()
             self.run(time.monotonic() + SLICE)
             if fit:
                 self.amid = 0
+            torn = False
         finally:
-            if self._jobs and not self._posted:
+            if (self._jobs or torn) and not self._posted:
                 # The rest comes after what the GUI has to do, whoever asks for the pump in between.
                 self._pausing = True
                 self._wake()
