@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Set
 from concurrent.futures import Future
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from .. import log
@@ -356,27 +357,30 @@ class Dispatcher:
         """
         if self.is_here and self.flushes is not None:
             return False
-        done: Future[None] = Future()
+        # No Future: an exception amid its lock would break that. Who empties `asked` has it.
+        asked, told = deque([True]), SimpleQueue[None]()
         with suppress(InvalidState):
             try:
-                self.run(self._recover, done)  # After all that this thread did tell.
-                wait(done, GRACE)
+                self.run(self._recover, asked, told)  # After all that this thread did tell.
+                with suppress(Empty):
+                    told.get(timeout=GRACE)
+                    return True
             finally:
-                begun = not done.cancel()
+                begun = not _pop(asked)
             if begun:
-                wait(done)
+                told.get()
             return begun
         return True
 
-    def _recover(self, done: Future[None]) -> None:
-        if self.crossing is None or not done.set_running_or_notify_cancel():
+    def _recover(self, asked: deque[bool], told: SimpleQueue[None]) -> None:
+        if self.crossing is None or not _pop(asked):
             return
         try:
             waiting = self.crossing.recover_calls()
             for lane in list(self._busy):
                 lane.recover(waiting)
         finally:
-            done.set_result(None)
+            told.put(None)
 
     def end(self) -> None:
         """The host has stopped: nothing comes any more."""
@@ -463,3 +467,10 @@ def _is_for_here(crossing: Crossing) -> bool:
     """Whether the caller's thread is the one that runs callbacks, or that has ended or was never there."""
     alive = (thread.ident for thread in threading.enumerate())
     return crossing.thread == threading.get_ident() or crossing.thread not in alive
+
+
+def _pop(asked: deque[bool]) -> bool:
+    try:
+        return asked.pop()
+    except IndexError:
+        return False
