@@ -423,7 +423,9 @@ class Session:
 
     def _answer_timed_out(self) -> None:
         if self._answer_given:
-            return  # It is on its way from another thread.
+            with self._dispatcher.changing:
+                """Another thread that is giving it has put it on its way, or was ended by an exception."""
+            self._dispatcher.may_act()
         patience = self._home.settings.timeouts.answer
         self.fail(
             HandshakeFailure(504, "the program did not answer in time"),

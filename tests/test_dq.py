@@ -504,7 +504,7 @@ class TestWrongPlace:
         with no_thread_left(), host.in_thread():
             thread = threading.Thread(target=host.dq)
             thread.start()
-            soon(lambda: host._dispatcher._queue._taking.locked())  # type: ignore[union-attr]
+            soon(lambda: host._dispatcher._queue._taker)  # type: ignore[union-attr]
             with pytest.raises(InvalidState, match="another thread"):
                 host.dq(0)
             host.stop()
@@ -603,7 +603,7 @@ def test_what_ends_the_program_just_as_an_event_is_done_holds_up_no_stop(
     report = dispatcher.report
 
     def raise_instead(function: Callable[..., object], *args: object) -> None:
-        if taken and isinstance(taken[-1], kind):
+        if any(isinstance(event, kind) for event in taken):
             monkeypatch.undo()
             raise SystemExit(3)
         report(function, *args)

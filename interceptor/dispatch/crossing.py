@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from .. import log
 from ..events import Event
@@ -27,6 +28,44 @@ Post = Callable[[Callable[[], None]], object]
 
 Job = Callable[[], Event | None]
 """Runs on the program's thread; returns an event that `dq()` is to return."""
+
+
+class Call:
+    """A function that the program's thread is to call for a task of the loop, which waits for its result."""
+
+    __slots__ = ("_begun", "_crossing", "_function", "_loop", "_result", "future")
+
+    def __init__(self, crossing: Crossing, function: Callable[[], object]) -> None:
+        self._crossing = crossing
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self._begun = False
+        self._result: object = None
+        self.future: asyncio.Future[object] = self._loop.create_future()
+
+    def __call__(self) -> None:
+        if self._crossing.discarding or self.future.cancelled():
+            self._begun = True
+        try:
+            if not self._begun:
+                self._begun = True
+                self._result = self._function()
+        finally:
+            with suppress(RuntimeError):  # The loop has ended.
+                self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        result, self._result = self._result, None  # See Lane._deliver.
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def recover(self) -> None:
+        """Run once more if it had not begun, else have the task go on."""
+        if self._begun:
+            self._settle()
+        else:
+            self._crossing.enter(self)
+
 
 SLICE = 0.01
 """Seconds after which the pump lets the GUI draw and listen before it goes on."""
@@ -43,12 +82,19 @@ class Crossing:
         gives_out: whether events without a callback cross too, for `dq()` to return.
         discarding: jobs are to leave their callbacks out: nobody can run them any more.
         thread: the thread that ran jobs last; 0 if there was none.
+        amid: the thread that runs jobs, or that an exception took away from it; else 0.
+        given: the event that `dq()` is about to return.
+        recover: has the loop go on with what an exception took from this thread; tells whether it did.
     """
 
     def __init__(self, post: Post, lost: Callable[[], None], *, gives_out: bool = False) -> None:
         self.gives_out = gives_out
         self.discarding = False
         self.thread = 0
+        self.amid = 0
+        self.given: Event | None = None
+        self.recover: Callable[[], bool] = lambda: True
+        self._calls: set[Call] = set()
         self._post = post
         self._lost = lost
         self._jobs: deque[Job] = deque()
@@ -72,28 +118,23 @@ class Crossing:
         """Run a function on the program's thread and wait for its result; None where it is left out."""
         if self.discarding:
             return None
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
-
-        def settle(result: object) -> None:
-            if not future.done():
-                future.set_result(result)
-
-        def job() -> None:
-            result = None
-            try:
-                if not self.discarding and not future.cancelled():
-                    result = function(*args)
-            finally:
-                with suppress(RuntimeError):  # The loop has ended.
-                    loop.call_soon_threadsafe(settle, result)
-
+        job = Call(self, partial(function, *args))
+        self._calls.add(job)
         self.enter(job)
         try:
-            return await future
+            return await job.future
         except asyncio.CancelledError:
             self.withdraw(job)
             raise
+        finally:
+            self._calls.discard(job)
+
+    def recover_calls(self) -> set[Job]:
+        """Recover what was called, and is neither waiting nor done; return the jobs that waited before."""
+        waiting = set(self._jobs)
+        for job in self._calls - waiting:
+            job.recover()
+        return waiting
 
     def withdraw(self, job: Callable[[], object]) -> bool:
         """Take a job back, and tell whether it had not begun."""
@@ -155,12 +196,29 @@ class Crossing:
         if not self._pausing:
             self._run_slice()
 
+    def begin(self) -> bool:
+        """Be the thread that runs jobs, until `amid` is 0; return whether nothing is lost on this thread.
+
+        An exception, of a signal's handler say, may have ended the last time between any two steps.
+        """
+        fit = True
+        if self.amid:
+            self._posted = False
+            fit = self.recover()
+        self.thread = self.amid = threading.get_ident()
+        return fit
+
     def _run_slice(self) -> None:
-        self.thread = threading.get_ident()
+        nested = self.in_job or self.amid not in (0, threading.get_ident())
+        torn = True
         try:
+            fit = not nested and self.begin()
             self.run(time.monotonic() + SLICE)
+            if fit:
+                self.amid = 0
+            torn = False
         finally:
-            if self._jobs and not self._posted:
+            if (self._jobs or torn) and not self._posted:
                 # The rest comes after what the GUI has to do, whoever asks for the pump in between.
                 self._pausing = True
                 self._wake()

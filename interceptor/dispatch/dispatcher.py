@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from concurrent.futures import Future
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from .. import log
@@ -17,7 +18,7 @@ from ..clock import Clock
 from ..events import EVENTS, Event
 from ..exceptions import InvalidArgument, InvalidState
 from ..stream import Outbox
-from .crossing import Crossing, Post
+from .crossing import Crossing, Job, Post
 from .dq import Queue
 from .handlers import ALL, Callback, Handler, check_handler, event_name, is_async
 from .thread import wait
@@ -44,8 +45,8 @@ class Busy(Protocol):
     def skip(self, why: str) -> None:
         """Give up the callback that runs now, if it can be given up."""
 
-    def recover(self) -> None:
-        """Go on if the program's thread had an event and cannot have told its end; nothing may run there."""
+    def recover(self, waiting: Set[Job]) -> None:
+        """Go on if an exception took an event from the program's thread, where nothing may run now."""
 
 
 class Dispatcher:
@@ -82,6 +83,8 @@ class Dispatcher:
         self.hurried = False
         self.outbox = Outbox()
         self.crossing = None if post is None else Crossing(post, self._program_gone)
+        if self.crossing is not None:
+            self.crossing.recover = self._recover_lost
         self.early: Callable[[Event], None] | None = None
         self.when_lost: Callable[[], None] = lambda: None
         self.flushes: list[Callable[[], None]] | None = None
@@ -271,7 +274,7 @@ class Dispatcher:
             if at_once:
                 raise InvalidState("this host has a post=, where its callbacks run; dq() would run none")
             return
-        self._queue = Queue(room=size)
+        self._queue = self._make_queue(size)
         self.early = self._queue.put_early
         if at_once:
             self.crossing = self._queue.crossing
@@ -293,6 +296,11 @@ class Dispatcher:
             raise InvalidState("this host has a post=, where its callbacks run; dq() is for hosts without")
         return self._begin_dq().take(timeout)
 
+    def _make_queue(self, room: int) -> Queue:
+        queue = Queue(room=room)
+        queue.crossing.recover = self._recover_lost
+        return queue
+
     @property
     def end_told(self) -> bool:
         """Whether `dq()` has told the program of the end, or nobody asked it before that."""
@@ -301,7 +309,7 @@ class Dispatcher:
     def _begin_dq(self) -> Queue:
         with self.changing:
             if self._queue is None:
-                self._queue = Queue()
+                self._queue = self._make_queue(0)
             if self.crossing is None:
                 self.crossing = self._queue.crossing
             return self._queue
@@ -336,20 +344,37 @@ class Dispatcher:
         wait(future, deadline - time.monotonic())
         return future
 
-    def _recover_lost(self) -> None:
+    def _recover_lost(self) -> bool:
         """Have the loop go on with sockets that wait for this thread, which is in none of their jobs now.
 
-        What ends the program may have raised, in a signal's handler, just as a job told of its end.
+        What a signal's handler raises comes between any two steps. False if the loop has no time for it.
         """
-        done: Future[None] = Future()
+        if self.is_here and self.flushes is not None:
+            return False
+        # No Future: an exception amid its lock would break that. Who empties `asked` has it.
+        asked, told = deque([True]), SimpleQueue[None]()
+        with suppress(InvalidState):
+            try:
+                self.run(self._recover, asked, told)  # After all that this thread did tell.
+                with suppress(Empty):
+                    told.get(timeout=GRACE)
+                    return True
+            finally:
+                begun = not _pop(asked)
+            if begun:
+                told.get()
+            return begun
+        return True
 
-        def recover() -> None:
+    def _recover(self, asked: deque[bool], told: SimpleQueue[None]) -> None:
+        if self.crossing is None or not _pop(asked):
+            return
+        try:
+            waiting = self.crossing.recover_calls()
             for lane in list(self._busy):
-                lane.recover()
-            done.set_result(None)
-
-        self.run(recover)  # After all that this thread did tell.
-        wait(done, GRACE)
+                lane.recover(waiting)
+        finally:
+            told.put(None)
 
     def end(self) -> None:
         """The host has stopped: nothing comes any more."""
@@ -436,3 +461,10 @@ def _is_for_here(crossing: Crossing) -> bool:
     """Whether the caller's thread is the one that runs callbacks, or that has ended or was never there."""
     alive = (thread.ident for thread in threading.enumerate())
     return crossing.thread == threading.get_ident() or crossing.thread not in alive
+
+
+def _pop(asked: deque[bool]) -> bool:
+    try:
+        return asked.pop()
+    except IndexError:
+        return False

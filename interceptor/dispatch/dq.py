@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from sys import getsizeof
 
@@ -30,6 +31,9 @@ def cost(event: Event) -> int:
     return EVENT_COST
 
 
+STEP = 0.01
+"""Seconds between two looks whether another thread's stop is over."""
+
 LOOK_AGAIN = 0.1
 """Seconds after which a stop looks for jobs without a wake-up: what ends the program, a signal's handler say,
 may have raised just as this thread made one or took it."""
@@ -53,9 +57,9 @@ class Queue:
         self._early: deque[Event] = deque()
         self._dropped = 0
         self._wakeups: SimpleQueue[object] = SimpleQueue()
-        self._taking = threading.Lock()
+        self._choosing = threading.RLock()
         self._taker = 0
-        self._stopping = False
+        self._stopper = 0
         self._slice = PATIENCE_SLICE
         self.ended = False
         self.end_told = False
@@ -80,56 +84,76 @@ class Queue:
         Raises:
             InvalidState: somebody is at it, here or on another thread.
         """
-        if not self._taking.acquire(timeout=self._patience(timeout)):
-            if self._stopping and self._taker != threading.get_ident():
-                return None
-            raise InvalidState(
-                "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
-                if self._taker == threading.get_ident()
-                else "another thread is in dq(); callbacks run in one thread at a time"
-            )
-        self._taker = threading.get_ident()
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        mine = False
         try:
-            event = self._take(math.inf if timeout is None else time.monotonic() + timeout)
-            self.end_told = event is None and self.ended and not len(self.crossing)
+            while not mine:
+                with self._choosing:
+                    if not self._taker:
+                        # In one statement without a call: no signal's handler can raise in between.
+                        self._taker, mine = threading.get_ident(), True
+                if not (mine or self._stop_is_over(deadline)):
+                    return None
+            event = self._take_one(deadline)
+            self.end_told = event is None and self.ended and not len(self.crossing) and not self._stopper
             return event
         finally:
-            self._taking.release()
+            if mine:
+                self._taker = 0
 
-    def _patience(self, timeout: float | None) -> float:
-        """Return the seconds to wait for who is at it: for nobody but another thread that stops the host."""
-        if not self._stopping or self._taker == threading.get_ident():
-            return 0
-        return -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+    def _stop_is_over(self, deadline: float) -> bool:
+        """Wait a little for another thread that runs what a stop has left; whether there is time for more.
+
+        Raises:
+            InvalidState: it is somebody else who is at it.
+        """
+        if self._taker == threading.get_ident():
+            raise InvalidState(
+                "dq() inside of dq(): return from the callback, and dq() goes on with what comes next"
+            )
+        if self._taker and self._taker != self._stopper:
+            raise InvalidState("another thread is in dq(); callbacks run in one thread at a time")
+        time.sleep(STEP)
+        return time.monotonic() < deadline
 
     def run_until_ended(self, timeout: float) -> None:
         """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
-        if not self._taking.acquire(blocking=False):
-            return
-        self._taker = threading.get_ident()
-        self._stopping = True
+        self._slice = LOOK_AGAIN
+        self._stopper = threading.get_ident()
+        deadline = time.monotonic() + timeout
         try:
-            self._slice = LOOK_AGAIN
-            deadline = time.monotonic() + timeout
-            while self._take(deadline) is not None:
-                """Nobody asks for it any more."""
+            with suppress(InvalidState):
+                while self.take(deadline - time.monotonic()) is not None:
+                    """Nobody asks for it any more."""
         finally:
-            self._taking.release()
+            self._stopper = 0
 
     def end(self) -> None:
         """Return who waits, once nothing is left to run."""
         self.ended = True
         self._wakeups.put(None)
 
+    def _take_one(self, deadline: float) -> Event | None:
+        crossing = self.crossing
+        fit = crossing.begin()
+        event = crossing.given  # Of the last time, where an exception came out instead.
+        if event is None:
+            event = self._take(deadline)
+        crossing.given = None
+        if fit:
+            crossing.amid = 0
+        return event
+
     def _take(self, deadline: float) -> Event | None:
         crossing = self.crossing
-        crossing.thread = threading.get_ident()
         waiting = len(crossing)
         while True:
             if self._dropped:
                 self._tell_dropped()
             if self._early:
-                return self._early.popleft()
+                crossing.given = self._early[0]
+                self._early.popleft()
+                return crossing.given
             event = crossing.run(deadline, waiting)
             if event is not None:
                 return event

@@ -6,8 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Callable, Coroutine, Set
 from typing import cast
 
 from .. import log
@@ -23,6 +22,32 @@ __all__ = ["Lane"]
 
 LAST = (WebSocketClose, WebSocketError)
 """What may be the last event of a socket."""
+
+
+class Crossed:
+    """An event on its way over the program's thread: a job, and how far it has come.
+
+    An exception may end it between any two steps, so what is done is noted in the step that does it.
+
+    Attributes:
+        kept: whether it counts as undelivered.
+        begun: whether a callback was called, or there is none to call.
+        size: bytes of events that the loop is to count as delivered.
+    """
+
+    __slots__ = ("begun", "event", "kept", "lane", "result", "size", "then")
+
+    def __init__(self, lane: Lane, event: Event, then: Then | None, kept: bool) -> None:
+        self.lane = lane
+        self.event = event
+        self.then = then
+        self.kept = kept
+        self.begun = False
+        self.result: object = None
+        self.size = 0
+
+    def __call__(self) -> Event | None:
+        return self.lane._cross(self)
 
 
 NOTHING: deque[tuple[Event, Then | None]] = deque(maxlen=0)
@@ -79,7 +104,7 @@ class Lane:
         self._working = False
         self._skipped = 0
         self._current: Event | None = None
-        self._entered: Job | None = None
+        self._entered: Crossed | None = None  # The last one of which the loop was not told the end.
         self.task: asyncio.Task[None] | None = None
 
     def put(self, event: Event, then: Then | None = None) -> None:
@@ -228,78 +253,103 @@ class Lane:
                 then(None)
             return True
         self._dispatcher.started(self)
-        self._entered = partial(self._cross, crossing, event, then, False)
+        self._entered = Crossed(self, event, then, False)
         crossing.enter(self._entered)
         return False
 
-    def _cross(self, crossing: Crossing, event: Event, then: Then | None, kept: bool) -> Event | None:
+    def _cross(self, job: Crossed) -> Event | None:
         """Run the callbacks of an event; return it if it has none and `dq()` is to have it."""
-        self._entered = None
-        dispatcher, kind = self._dispatcher, event.__class__
-        callbacks = () if crossing.discarding else dispatcher.callbacks[kind]
-        if callbacks and not dispatcher.is_plain(kind):  # Since a moment ago.
-            dispatcher.report(self._recall, event, then, kept)
+        dispatcher, event = self._dispatcher, job.event
+        crossing = cast(Crossing, dispatcher.crossing)
+        callbacks = () if crossing.discarding else dispatcher.callbacks[event.__class__]
+        if callbacks and not dispatcher.is_plain(event.__class__):  # Since a moment ago.
+            dispatcher.report(self._recall, job)
             return None
-        result: object = None
+        given = None if callbacks or crossing.discarding or not crossing.gives_out else event
         self._current = event
         try:
+            if not callbacks:
+                # Without a call in between: from now on `dq()` has it.
+                job.begun, crossing.given = True, given
             for callback in callbacks:
-                result = first(result, self._call(callback.handler, event))
+                job.result = first(job.result, self._call(callback.handler, event, job))
         finally:
-            self._cross_on(crossing, event, then, kept, result)
-            result = None  # See _deliver.
-        return None if callbacks or crossing.discarding or not crossing.gives_out else event
+            if job.begun:
+                self._cross_on(crossing, job)
+        return given
 
-    def _cross_on(
-        self, crossing: Crossing, event: Event, then: Then | None, kept: bool, result: object
-    ) -> None:
+    def _cross_on(self, crossing: Crossing, job: Crossed) -> None:
         """Go on with the next event if it is for this thread too; tell the loop what it has to know now."""
-        if event.__class__ not in LAST:  # After that its ID is not the program's any more.
+        if job.event.__class__ not in LAST:  # After that its ID is not the program's any more.
             self._current = None
-        if then is not None and event.__class__ is WebSocketUpgrade:
+        if job.then is not None and job.event.__class__ is WebSocketUpgrade:
             # Here and now: the program may use the ID as soon as its callback has returned.
-            then(result)
-            then = None
-        if kept:
-            self._crossed_size += cost(event)
-        following = self._queue.popleft() if self._queue and self._crosses(self._queue[0][0]) else None
-        if then is not None or following is None or self._crossed_size > self._high // 4:
-            size, self._crossed_size = self._crossed_size, 0
-            self._dispatcher.report(self._crossed, then, size, result, following is None)
+            job.then(job.result)
+            job.then = None
+        if job.then is None:
+            job.result = None  # See _deliver.
+        if job.kept:
+            size = cost(job.event)
+            self._crossed_size, job.kept = self._crossed_size + size, False
+        following = self._queue[0] if self._queue and self._crosses(self._queue[0][0]) else None
+        if job.then is not None or following is None or self._crossed_size > self._high // 4:
+            job.size, self._crossed_size = self._crossed_size, 0
+            self._dispatcher.report(self._crossed, job, following is None)
         if following is not None:
-            self._entered = partial(self._cross, crossing, *following, True)
-            crossing.enter(self._entered)
+            self._entered = after = Crossed(self, *following, True)
+            self._queue.popleft()
+            crossing.enter(after)
 
-    def _crossed(self, then: Then | None, size: int, result: object, last: bool) -> None:
+    def _crossed(self, job: Crossed, last: bool) -> None:
         """Go on after the program's thread had events of so many bytes."""
+        size, job.size = job.size, 0
         if size:
             self._release(size)
+        then, job.then = job.then, None
         if then is not None:
+            result, job.result = job.result, None
             then(result)
         if last:
-            self._crossed_size = 0
+            self._entered = None
             self._working = False
             self._dispatcher.finished(self)
             self._go_on()
 
-    def recover(self) -> None:
-        """Go on if the program's thread had an event and cannot have told its end; nothing may run there."""
-        if self.task is None and self._entered is None:
-            self._crossed(None, self._crossed_size, None, True)
+    def recover(self, waiting: Set[Job]) -> None:
+        """Go on if an exception took an event from the program's thread, where nothing may run now.
 
-    def _recall(self, event: Event, then: Then | None, kept: bool) -> None:
+        Args:
+            waiting: the jobs that the thread will come to. Of all others it told the end before, or never.
+        """
+        job, crossing = self._entered, self._dispatcher.crossing
+        if job is None or crossing is None or job in waiting:
+            return
+        if not job.begun:
+            crossing.enter(job)
+            return
+        if job.kept:
+            job.kept = False
+            self._crossed_size += cost(job.event)
+        self._current = None
+        job.size, self._crossed_size = job.size + self._crossed_size, 0
+        self._crossed(job, True)
+
+    def _recall(self, job: Crossed) -> None:
         """Deliver an event from here after all."""
-        if kept:
-            self.release(event)
+        self._entered = None
+        if job.kept:
+            self.release(job.event)
         self._dispatcher.finished(self)
-        if self._deliver(event, then):
+        if self._deliver(job.event, job.then):
             self._working = False
             self._go_on()
 
     # Callbacks, on whichever thread.
 
-    def _call(self, handler: Handler, event: Event) -> object:
+    def _call(self, handler: Handler, event: Event, job: Crossed | None = None) -> object:
         """Call a plain callback; what ends the whole program goes up, and leaves the lane fit for its end."""
+        if job is not None:
+            job.begun = True
         try:
             value = handler(event)
         except (Exception, asyncio.CancelledError) as exc:
