@@ -425,9 +425,9 @@ class Session:
         if self._answer_given:
             with self._dispatcher.changing:
                 """Another thread that is giving it has put it on its way, or was ended by an exception."""
-            self._dispatcher.may_act()
         patience = self._home.settings.timeouts.answer
-        self.fail(
+        self._dispatcher.run(  # After an answer that is on its way.
+            self.fail,
             HandshakeFailure(504, "the program did not answer in time"),
             f"timed out: no answer to the upgrade within {patience} s (Timeouts.answer); a callback "
             "returns its answer (return event.accept()), or host.answer(event.id, ...) gives it",
