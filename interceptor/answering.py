@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .events import Event, WebSocketUpgrade
+from .events import TOKEN_PREFIX, Event, WebSocketUpgrade
 from .exceptions import InvalidAnswer, InvalidArgument
 from .handshake import Accepted, Answer, Offer, accept, choose_extensions, read_answer, read_verbatim
 
-__all__ = ["agree", "program_answer", "usual_answer"]
+__all__ = ["agree", "own_subprotocol", "program_answer", "usual_answer"]
 
 
 def agree(offer: Offer, compression: bool, listed: Iterable[str] = ()) -> Accepted:
@@ -22,6 +22,11 @@ def agree(offer: Offer, compression: bool, listed: Iterable[str] = ()) -> Accept
     agreed = choose_extensions(offer, compression)
     subprotocol = next((name for name in listed if name in offer.subprotocols), None)
     return Accepted(subprotocol or offer.token_subprotocol, agreed.extensions, agreed.header)
+
+
+def own_subprotocol(name: str | None) -> str | None:
+    """Return the subprotocol that was agreed on as the program knows it: one with the token is none."""
+    return None if name is None or name.startswith(TOKEN_PREFIX) else name
 
 
 def usual_answer(offer: Offer, agreed: Accepted) -> Answer:

@@ -20,14 +20,13 @@ from functools import partial
 from typing import Literal, Protocol
 
 from . import log
-from .answering import agree, program_answer, usual_answer
+from .answering import agree, own_subprotocol, program_answer, usual_answer
 from .clock import Timer
 from .config import Settings
 from .connection import Connection, End
 from .dispatch import Dispatcher, Lane
 from .events import (
     EVENTS,
-    TOKEN_PREFIX,
     Named,
     WebSocketClose,
     WebSocketError,
@@ -436,7 +435,7 @@ class Session:
     def _open(self, answer: Answer) -> None:
         assert answer.accepted is not None
         self._stop_patience()
-        self.subprotocol = _own_subprotocol(answer.accepted.subprotocol)
+        self.subprotocol = own_subprotocol(answer.accepted.subprotocol)
         self.extensions = answer.accepted.header
         self._move(State.OPEN)
         extensions = answer.accepted.extensions
@@ -599,7 +598,3 @@ class Session:
         finally:
             self._open_inbox().clear()
             self.close_soon(code)
-
-
-def _own_subprotocol(name: str | None) -> str | None:
-    return None if name is None or name.startswith(TOKEN_PREFIX) else name
