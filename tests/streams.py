@@ -238,6 +238,8 @@ async def examine_answer(desk: Desk, reply: Reply, *, verbatim: bytes | None = N
         failed = made.answer.startswith(b"HTTP/1.1 500 ") and made.answer.endswith(OURS)
         assert made.story == ("UE" if failed else "U")
     # In the midst of a body, whose length is said, it may stand: an answer may be about HTTP.
-    body = made.answer.partition(b"\r\n\r\n")[2]
+    head, _, body = made.answer.partition(b"\r\n\r\n")
     assert not body.lstrip(b"\r\n").startswith(b"HTTP/1."), "two heads"
+    if b"HTTP/1." in body and not made.open:
+        assert f"\r\ncontent-length: {len(body)}".encode() in head.lower(), "no length"
     return made

@@ -591,32 +591,3 @@ def test_ctrl_c() -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert repr(host) == "<Host 'host' stopped>"
-
-
-@pytest.mark.parametrize("kind", [WebSocketUpgrade, WebSocketReceive])
-def test_what_ends_the_program_just_as_an_event_is_done_holds_up_no_stop(
-    kind: type[Event], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal's handler may raise between any two steps, so before the loop is told of that, too."""
-    host = make_host(timeouts=Timeouts(close=3600))
-    dispatcher, taken = host._dispatcher, list[Event]()
-    report = dispatcher.report
-
-    def raise_instead(function: Callable[..., object], *args: object) -> None:
-        if any(isinstance(event, kind) for event in taken):
-            monkeypatch.undo()
-            raise SystemExit(3)
-        report(function, *args)
-
-    host.on("All")(taken.append)
-    monkeypatch.setattr(dispatcher, "report", raise_instead)
-    with no_thread_left():
-        with pytest.raises(SystemExit), host.in_thread(dq=True):  # noqa: PT012
-            peer = dial(host)
-            peer.send("hello")
-            host.dq()
-        with pytest.raises(ConnectionClosed) as caught:
-            peer.recv(PATIENCE)
-    assert caught.value.rcvd is not None
-    assert caught.value.rcvd.code == 1001
-    assert [event.event for event in taken] == ["WebSocketUpgrade", "WebSocketReceive", "WebSocketClose"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from interceptor import (
     Event,
@@ -260,6 +260,19 @@ def test_a_plain_callback_beside_an_async_one(monkeypatch: pytest.MonkeyPatch) -
         soon_in_dq(host, lambda: seen.data() == ["1"])
 
 
+def check_each(told: list[Event], sockets: int) -> None:
+    """Of each socket the numbers came in order, none twice, and one end behind them."""
+    by_id: dict[str, list[Event]] = {}
+    for event in told:
+        by_id.setdefault(event.id, []).append(event)  # type: ignore[attr-defined]
+    assert len(by_id) == sockets
+    for events in by_id.values():
+        assert events[-1].event == CLOSED
+        assert [event.event for event in events].count(CLOSED) == 1
+        heard = [int(event.data) for event in events if isinstance(event, WebSocketReceive)]
+        assert heard == sorted(set(heard))
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 def test_thousands_of_signals() -> None:
     """Each raises; the program catches that, and goes on."""
@@ -301,12 +314,33 @@ def test_thousands_of_signals() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert raised > 10
-    by_id: dict[str, list[Event]] = {}
-    for event in seen.events:
-        by_id.setdefault(event.id, []).append(event)  # type: ignore[attr-defined]
-    assert len(by_id) == sockets
-    for events in by_id.values():
-        assert events[-1].event == CLOSED
-        assert [event.event for event in events].count(CLOSED) == 1
-        heard = [int(event.data) for event in events if isinstance(event, WebSocketReceive)]
-        assert heard == sorted(set(heard))
+    check_each(seen.events, sockets)
+
+
+@pytest.mark.parametrize("kind", [WebSocketUpgrade, WebSocketReceive])
+def test_what_ends_the_program_just_as_an_event_is_done_holds_up_no_stop(
+    kind: type[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal's handler may raise between any two steps, so before the loop is told of that, too."""
+    host = make_host(timeouts=Timeouts(close=3600))
+    dispatcher, taken = host._dispatcher, list[Event]()
+    report = dispatcher.report
+
+    def raise_instead(function: Callable[..., object], *args: object) -> None:
+        if any(isinstance(event, kind) for event in taken):
+            monkeypatch.undo()
+            raise SystemExit(3)
+        report(function, *args)
+
+    host.on("All")(taken.append)
+    monkeypatch.setattr(dispatcher, "report", raise_instead)
+    with no_thread_left():
+        with pytest.raises(SystemExit), host.in_thread(dq=True):  # noqa: PT012
+            peer = dial(host)
+            peer.send("hello")
+            host.dq()
+        with pytest.raises(ConnectionClosed) as caught:
+            peer.recv(PATIENCE)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1001
+    assert [event.event for event in taken] == ["WebSocketUpgrade", "WebSocketReceive", "WebSocketClose"]
