@@ -29,7 +29,7 @@ try:
 except ImportError:  # Built without a compiler.
     from websockets.utils import apply_mask
 
-__all__ = ["OPEN", "Deliver", "Frames", "Shared"]
+__all__ = ["Deliver", "Frames", "Shared"]
 
 Deliver = Callable[[str | bytes, bool, Literal[1, 2]], None]
 """Takes a message, or a piece of one: data, FIN, and 1 text or 2 binary."""
@@ -106,7 +106,8 @@ class Frames:
         enough: asked in a large read now and then; True has the rest kept.
 
     Attributes:
-        core: the core; for what it knows of the state and of the closing handshake.
+        core: the core; for what it knows of the closing handshake.
+        is_open: whether data may be sent: no close frame has come or gone, and nothing has failed.
         held: set, also within `deliver`, to have what follows kept.
     """
 
@@ -133,9 +134,11 @@ class Frames:
         "_start",
         "_wanted",
         "_whole",
+        "_within",
         "_writes",
         "core",
         "held",
+        "is_open",
     )
 
     def __init__(
@@ -168,7 +171,10 @@ class Frames:
         self._failed = False
         self._whole = PLAIN | PACKED if self._deflate is not None else PLAIN
         self._writes: list[bytes] = []
+        # Of what goes: whether a message in pieces is under way, and what waits for its last piece.
+        self._within = False
         self._after = bytearray()
+        self.is_open = True
         self.held = False
         # Of what came: what is kept, from which place on; how many bytes must be added to it before a look is
         # of use; how many are to come of a frame that the core has begun; whether a message in fragments is
@@ -203,26 +209,33 @@ class Frames:
         else:
             self.core.send_continuation(payload, fin)
         self._pull()
+        self._within = not fin
         if fin and self._after:
-            self._write_shared(bytes(self._after))
+            self._writes.append(bytes(self._after))
+            self._stale = self._refers_back()
             self._after = bytearray()
 
-    def send_shared(self, message: Shared) -> bool:
-        """Make the frame of a message that goes to many; the core must be open, on the server's side.
+    def share(self, message: Shared) -> bytes:
+        """Return the frame of a message that goes to many; it is to be written next, or to be added.
 
-        Returns:
-            False where it has to wait: nothing may come between the pieces of a message.
+        The core must be open, on the server's side. Empty where the frame has to wait here: nothing may come
+        between the pieces of a message.
         """
         frame = message.frame(self._deflate)
-        if self.core.expect_continuation_frame:
+        if self._within:
             self._after += frame  # In one place: an object for each would be more than a short message.
-            return False
-        self._write_shared(frame)
-        return True
+            return b""
+        if self._deflate is not None:
+            self._stale = self._refers_back()
+        return frame
 
-    def _write_shared(self, frames: bytes) -> None:
-        self._writes.append(frames)
-        self._stale = self._deflate is not None and not self._deflate.local_no_context_takeover
+    def add(self, frame: bytes) -> None:
+        """Have a frame written after those that were made so far."""
+        self._writes.append(frame)
+
+    def _refers_back(self) -> bool:
+        """Whether what is compressed refers to what was sent before."""
+        return self._deflate is not None and not self._deflate.local_no_context_takeover
 
     @property
     def waiting_bytes(self) -> int:
@@ -253,6 +266,7 @@ class Frames:
     def _pull(self) -> None:
         # After each call of the core, so that its frames and those made here leave in the order of the calls.
         self._writes += self.core.data_to_send()
+        self.is_open = self.core.state is OPEN
 
     # In.
 
@@ -302,7 +316,7 @@ class Frames:
                 start = self._keep(data, start, 0)
             elif self._missing:
                 start = self._receive_body(data, start)
-            elif self._client or (self.core.state is not OPEN and self._is_over()):
+            elif self._client or (not self.is_open and self._is_over()):
                 start = self._to_core(data, start, min(start + SLICE, size))
             elif self._owed:
                 end = min(start + self._owed, size)
@@ -356,7 +370,7 @@ class Frames:
 
     def _receive_whole(self, data: bytes, start: int) -> int:
         """Deliver the whole messages that data has from `start` on; return where the rest begins."""
-        size, limit, whole, core = len(data), self._limit, self._whole, self.core
+        size, limit, whole = len(data), self._limit, self._whole
         stop = min(size - 5, start + SLICE)
         while start < stop:
             first, length = data[start], data[start + 1] - 0x80
@@ -372,7 +386,7 @@ class Frames:
             payload = data[body:end] if length < LARGE else memoryview(data)[body:end]
             self._deliver_whole(first, apply_mask(payload, data[body - 4 : body]))
             start = end
-            if self.held or core.state is not OPEN:
+            if self.held or not self.is_open:
                 break
         return start
 

@@ -158,6 +158,7 @@ class TestBroadcast:
                 for id in (first, second):
                     host.WebSocketSend(id, type(begun)())
                     host.WebSocketSend(id, "next")
+                    host.WebSocketSend(id, "begun and next, begun and next")
                 assert [await one.frame() for _ in range(4)] == [
                     Frame(CONT, b""),
                     Frame(TEXT, b"to all"),
@@ -165,8 +166,8 @@ class TestBroadcast:
                     Frame(TEXT, b"next"),
                 ]
                 inflate = inflater(host.sockets[second].extensions)
-                texts = [inflate(await two.frame())[1] for _ in range(5)]
-                assert texts == ["begun ", "", "to all", "again", "next"]
+                texts = [inflate(await two.frame())[1] for _ in range(6)]
+                assert texts == ["begun ", "", "to all", "again", "next", "begun and next, begun and next"]
 
     async def test_what_waits_for_the_last_piece_is_buffered(self) -> None:
         async with make_host() as host:

@@ -286,7 +286,7 @@ def test_what_goes_out_keeps_its_order() -> None:
     end.frames.send(b"3", 2, False)
     end.frames.ping(b"4")
     end.frames.send(b"5", 0, True)
-    end.frames.send_shared(Shared(b"6", 1))
+    end.frames.add(end.frames.share(Shared(b"6", 1)))
     end.frames.close(3000, "7")
     written = end.written + b"".join(end.frames.take_writes())
     expected = [(PONG, b"1", True), (TEXT, b"2", True), (BINARY, b"3", False), (PING, b"4", True)]
