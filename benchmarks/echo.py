@@ -3,7 +3,7 @@
     python -m benchmarks.echo [--quick] [--all] [--loop uvloop] [--json FILE] ...
 
 Each server runs in a process of its own, all on the same kind of event loop, all with the same client, one
-after the other, round after round (A B C A B C ...); README.md beside this file explains the figures.
+after the other, round after round (A B C, B C A, ...); README.md beside this file explains the figures.
 """
 
 from __future__ import annotations

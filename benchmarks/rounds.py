@@ -1,4 +1,4 @@
-"""Measurements in turn: A B C A B C ..., so that a slow spell of the machine meets all."""
+"""Measurements in turn, A B C, B C A, ...: a slow spell of the machine meets all, and each comes first."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ Turns = Mapping[Cell, Mapping[str, Callable[[], Sample]]]
 """What takes one measurement, by cell and server."""
 
 
+def rotated(names: list[str], turns: int) -> list[str]:
+    """The names in another order each time: who comes first has it as the cell before left the machine."""
+    turns %= len(names)
+    return names[turns:] + names[:turns]
+
+
 def take_turns(turns: Turns, rounds: int) -> Samples:
     """All cells of all servers in turn, round after round."""
     samples: Samples = {cell: {name: [] for name in row} for cell, row in turns.items()}
     started = time.monotonic()
     for round_ in range(1, rounds + 1):
         for cell, row in turns.items():
-            for name, take in row.items():
-                samples[cell][name].append(take())
+            for name in rotated(list(row), round_ - 1):
+                samples[cell][name].append(row[name]())
             rates = "  ".join(f"{name} {found[-1].rate:,.0f}" for name, found in samples[cell].items())
             when = f"{time.monotonic() - started:4.0f} s  round {round_}/{rounds}"
             progress(f"{when}  {cell}:  {rates}")

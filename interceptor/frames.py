@@ -323,7 +323,8 @@ class Frames:
                 self._owed -= end - start
                 start = self._to_core(data, start, end)
             else:
-                start = self._receive_frames(data, start)
+                after = start if self._fragmented else self._receive_whole(data, start)
+                start = after if after > start else self._receive_other(data, start)
 
     def _is_over(self) -> bool:
         """Whether nothing counts any more that comes: the peer has closed, or the connection failed."""
@@ -337,11 +338,6 @@ class Frames:
         # Not a copy of the rest: where each message holds, there would be one for each.
         self._kept, self._start, self._wanted = data, start, wanted
         return len(data)
-
-    def _receive_frames(self, data: bytes, start: int) -> int:
-        """Take the frames that data has from `start` on; return where the rest begins."""
-        after = start if self._fragmented else self._receive_whole(data, start)
-        return after if after > start else self._receive_other(data, start)
 
     def _receive_other(self, data: bytes, start: int) -> int:
         """Have the core take a frame that is no whole message, or keep what is incomplete."""
