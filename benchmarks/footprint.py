@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -110,11 +112,13 @@ def weigh_all(
     return found
 
 
-def import_time(name: str) -> ImportTime:
-    """The time of one import in a new process, by `-X importtime`."""
+def import_time(name: str, compiled: str) -> ImportTime:
+    """The time of one import in a new process, by `-X importtime`; its bytecode is kept in that folder."""
     command = [sys.executable, "-X", "importtime", "-c", f"import {name}"]
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root, env=variables)
     lines = [line.split("|") for line in done.stderr.splitlines()]
     times = [(module.rstrip(), own.removeprefix("import time:"), total) for own, total, module in lines[1:]]
     return add_up(name, [(module, int(own), int(total)) for module, own, total in times])
@@ -143,7 +147,8 @@ def add_up(name: str, rows: Sequence[tuple[str, int, int]]) -> ImportTime:
 
 def median_import(name: str, runs: int) -> ImportTime:
     """The median of several imports; the first only fills the caches."""
-    found = [astuple(import_time(name)) for _ in range(runs + 1)][1:]
+    with tempfile.TemporaryDirectory() as compiled:
+        found = [astuple(import_time(name, compiled)) for _ in range(runs + 1)][1:]
     return ImportTime(*map(statistics.median, zip(*found, strict=True)))
 
 

@@ -18,7 +18,7 @@ from websockets.extensions import Extension
 from .backlog import PIECE, Backlog
 from .clock import Clock, Timer
 from .config import Limits, Timeouts
-from .ending import End, read_end
+from .ending import End, Patience, read_end
 from .frames import SLICE, Frames, Shared
 from .linger import half_close
 
@@ -33,12 +33,6 @@ WIDE_READ = 256 * 1024
 
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
-
-COARSE = 0.01
-"""Seconds by which clocks may differ."""
-
-PERIODS = 10
-"""How often the patience for a close lasts at most, however slow the program is: a peer may have no end."""
 
 LONG = 0.001
 """Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
@@ -80,7 +74,6 @@ class Connection(asyncio.Protocol):
         "_begun",
         "_blocked",
         "_clock",
-        "_closed",
         "_corked",
         "_corked_bytes",
         "_end",
@@ -96,16 +89,14 @@ class Connection(asyncio.Protocol):
         "_lost_transport",
         "_made_bytes",
         "_owner",
-        "_periods",
+        "_patience",
         "_pings",
         "_reading",
         "_resting",
-        "_since",
         "_stream_ended",
         "_timeouts",
         "_timer",
         "_transport",
-        "_waited",
         "_waiters",
         "_wide",
     )
@@ -143,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._clock = clock or Clock()
         self._timer: Timer | None = None
         self._end: End | None = None
-        self._closed = False
+        self._patience: Patience | None = None  # Once this end has begun to close.
         self._ending = False
         self._fault = ""
         # Writing
@@ -156,9 +147,6 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         self._waiters: list[asyncio.Future[None]] = []
         # Reading
-        self._since: float | None = None
-        self._waited = 0.0
-        self._periods = 0
         self._begun = 0.0
         self._resting = False
         self._reading = True
@@ -249,8 +237,7 @@ class Connection(asyncio.Protocol):
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Start the closing handshake after what was sent; without effect if it has begun."""
         if self._frames.is_open:
-            self._closed = True
-            self._count_patience(self._frames.held)
+            self._patience = Patience(self._timeouts.close, self._loop.time(), self._frames.held)
             self._frames.close(code, reason)
             self._sent(0)
             self._start_timer(self._timeouts.close, self._give_up)
@@ -298,8 +285,8 @@ class Connection(asyncio.Protocol):
         """Stop or resume reading on the owner's behalf."""
         if self._end is not None:
             return
-        if self._closed and held is not self._frames.held:
-            self._count_patience(held)
+        if self._patience is not None and held is not self._frames.held:
+            self._patience.count(self._loop.time(), held)
         self._frames.held = held
         if not held and self._frames.waiting and not self._corked:
             self._receive()
@@ -521,7 +508,9 @@ class Connection(asyncio.Protocol):
             return
         if self._stream_ended:
             self._frames.receive_eof()
-        self._end = read_end(self._frames, closed=self._closed, fault=self._fault, limit=self._limits.message)
+        self._end = read_end(
+            self._frames, closed=self._patience is not None, fault=self._fault, limit=self._limits.message
+        )
         self._start_timer(None if self._lost_transport else self._timeouts.close, self._give_up)
         self._wake()
         if not self._reading and not self._transport.is_closing():
@@ -575,20 +564,11 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(1011, f"no answer to a ping within {self._timeouts.pong} s; the peer is gone")
 
-    def _count_patience(self, held: bool) -> None:
-        """Count how long the peer could have closed: its close may wait for a slow program to be read."""
-        now = self._loop.time()
-        if self._since is not None:
-            self._waited += now - self._since
-        self._since = None if held else now
-
     def _give_up(self) -> None:
-        if self._end is None:
-            self._count_patience(self._frames.held)
-            self._periods += 1
-            if self._waited < self._timeouts.close - COARSE and self._periods < PERIODS:
-                self._start_timer(self._timeouts.close, self._give_up)
-                return
+        patience = self._patience if self._end is None else None
+        if patience is not None and not patience.ran_out(self._loop.time(), self._frames.held):
+            self._start_timer(self._timeouts.close, self._give_up)
+            return
         self.abort(f"the peer did not finish closing within {self._timeouts.close} s")
 
 

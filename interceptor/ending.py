@@ -1,4 +1,4 @@
-"""How a connection ended, as its frames and its owner have it."""
+"""How a connection ended, as its frames and its owner have it, and how long its end may take."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Literal
 
 from .frames import Frames
 
-__all__ = ["End", "read_end"]
+__all__ = ["End", "Patience", "read_end"]
 
 LOST = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
 
 TOO_BIG = 1009
 """Close code for a message that is over the limit."""
+
+COARSE = 0.01
+"""Seconds by which clocks may differ."""
+
+PERIODS = 10
+"""How often the patience lasts at most, however slow the program is: a peer may have no end."""
 
 NO_HANDSHAKE = "the connection was lost without a closing handshake"
 
@@ -35,6 +41,36 @@ class End:
     was_clean: bool
     initiator: Literal["client", "host", "fault"]
     fault: str = ""
+
+
+class Patience:
+    """How long a peer may take for its close frame, while a slow program may keep the host from reading it.
+
+    Args:
+        seconds: that the close frame could have been read in; ten times as many pass at most.
+        now: the loop's time, here and below.
+        held: whether nothing is read from now on, here and below.
+    """
+
+    __slots__ = ("_periods", "_seconds", "_since", "_waited")
+
+    def __init__(self, seconds: float, now: float, held: bool) -> None:
+        self._seconds = seconds
+        self._since = None if held else now
+        self._waited = 0.0
+        self._periods = 0
+
+    def count(self, now: float, held: bool) -> None:
+        """Count the time since the last call."""
+        if self._since is not None:
+            self._waited += now - self._since
+        self._since = None if held else now
+
+    def ran_out(self, now: float, held: bool) -> bool:
+        """Count, and tell whether it is over; called once after each `seconds`."""
+        self.count(now, held)
+        self._periods += 1
+        return self._waited >= self._seconds - COARSE or self._periods >= PERIODS
 
 
 def read_end(frames: Frames, *, closed: bool, fault: str, limit: int) -> End:

@@ -290,6 +290,19 @@ class Ends:
             await until(lambda: owner.ends)
             assert owner.ends == [End(3000, "", True, "host")]
 
+    async def test_what_an_owner_holds_meanwhile_does_not_count(self) -> None:
+        clock = Clock()
+        async with self.pair(timeouts=Timeouts(close=1000, ping=None)) as (connection, _, owner, _, _):
+            connection.close(3000)
+            await clock.pass_by(100)
+            connection.hold(True)
+            await clock.pass_by(800)
+            connection.hold(False)
+            await clock.pass_by(150)
+            assert not owner.ends, "the peer's close could be read for a quarter of its time"
+            await clock.pass_by(1000)
+            assert "did not finish closing" in owner.ends[0].fault
+
     async def test_a_peer_that_sends_on_has_no_more_time_to_close(self) -> None:
         """Nor has one whose messages take several turns of the loop, or wait for a slow owner."""
         clock = Clock()
