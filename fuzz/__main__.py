@@ -6,8 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import atheris
 import structlog
+
+try:
+    import atheris
+except ImportError:
+    sys.exit(
+        "fuzzing needs atheris (Linux and macOS): pip install atheris\n"
+        "without it, python -m pytest tests/test_fuzz.py tries every input of the corpus"
+    )
 
 with atheris.instrument_imports(include=["interceptor", "websockets"]):
     from fuzz.targets import TARGETS
