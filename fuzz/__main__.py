@@ -10,14 +10,14 @@ import structlog
 
 try:
     import atheris
-except ImportError:
-    sys.exit(
-        "fuzzing needs atheris (Linux and macOS): pip install atheris\n"
-        "without it, python -m pytest tests/test_fuzz.py tries every input of the corpus"
-    )
 
-with atheris.instrument_imports(include=["interceptor", "websockets"]):
-    from fuzz.targets import TARGETS
+    with atheris.instrument_imports(include=["interceptor", "websockets"]):
+        from fuzz.targets import TARGETS
+except ModuleNotFoundError as exc:
+    sys.exit(
+        f'{exc}; fuzzing needs atheris (Linux and macOS) and what the tests need: pip install -e ".[test]" atheris\n'
+        "without atheris, python -m pytest tests/test_fuzz.py tries every input of the corpus"
+    )
 
 HERE = Path(__file__).resolve().parent
 FOUND = HERE.parent / "build" / "fuzz"

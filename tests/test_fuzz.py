@@ -30,7 +30,7 @@ def test_without_atheris_it_says_what_to_install() -> None:
     command = [sys.executable, "-c", code, "frames"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install atheris" in done.stderr
+    assert "fuzzing needs atheris" in done.stderr
     assert "Traceback" not in done.stderr
 
 
