@@ -15,7 +15,8 @@ try:
         from fuzz.targets import TARGETS
 except ModuleNotFoundError as exc:
     sys.exit(
-        f'{exc}; fuzzing needs atheris (Linux and macOS) and what the tests need: pip install -e ".[test]" atheris\n'
+        f"{exc}; fuzzing needs atheris (Linux and macOS) and what the tests need: "
+        'pip install -e ".[test]" atheris\n'
         "without atheris, python -m pytest tests/test_fuzz.py tries every input of the corpus"
     )
 
