@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks import broadcast, chart, echo, footprint, growth, upgrades
-from benchmarks.conditions import Content, pin, progress
+from benchmarks.conditions import Content, pin, progress, writable_folder
 from benchmarks.load import BenchmarkError
 from benchmarks.processes import MissingServer
 
@@ -87,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description="All benchmarks.")
     parser.add_argument("--quick", action="store_true", help="about two minutes, and rougher")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="some of them only")
-    parser.add_argument("--into", type=Path, default=BUILD, help="folder of what it writes (build)")
+    parser.add_argument(
+        "--into", type=writable_folder, default=str(BUILD), help="folder of what it writes (build)"
+    )
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
@@ -95,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress("interrupted")
         return 130
-    options.into.mkdir(parents=True, exist_ok=True)
     (options.into / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
     draw(found, options.into)
     print(f"\n\n=== {time.monotonic() - started:.0f} s; the figures are in {options.into / 'bench.json'}\n")

@@ -19,11 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from benchmarks.bounds_hosts import FREE
 from benchmarks.bounds_peers import Flood, trouble
-from benchmarks.conditions import conditions, pin, progress, versions
+from benchmarks.conditions import conditions, pin, progress, versions, writable
 from benchmarks.load import (
     BINARY,
     BenchmarkError,
@@ -342,8 +341,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.bounds", description="What trouble costs.")
     parser.add_argument("--loop", choices=["asyncio", "uvloop", "both"], default="both")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name has one of these in it")
-    parser.add_argument("--json", type=Path, help="file to write all figures to")
-    return parser.parse_args(arguments)
+    parser.add_argument("--json", type=writable, metavar="FILE", help="file to write all figures to")
+    options = parser.parse_args(arguments)
+    names = [*(case.name for case in CASES), STOPPING]
+    if options.only and not any(word in name for word in options.only for name in names):
+        parser.error("--only: no case has one of these words; there are\n  " + "\n  ".join(names))
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,10 +22,10 @@ if not __package__:  # started as a file: its neighbours are found from the fold
 
 from benchmarks.aims import BROADCAST
 from benchmarks.broadcasters import DEFLATE
-from benchmarks.conditions import Content, run
+from benchmarks.conditions import Content, run, writable
 from benchmarks.deflate import SIZE, JsonClient
 from benchmarks.load import STALL, BenchmarkError, Sample
-from benchmarks.memory import allow_files
+from benchmarks.memory import need_files
 from benchmarks.processes import ServerProcess, running
 from benchmarks.report import Cell
 from benchmarks.rounds import Turns, side_by_side
@@ -104,7 +104,7 @@ def start_all(stack: ExitStack, options: argparse.Namespace, core: int | None) -
 
 def compare(options: argparse.Namespace, core: int | None) -> Content:
     """Measure all, print the table; return what was found."""
-    allow_files(4 * options.sockets + 100)
+    need_files(4 * options.sockets + 100)
     what = f"{options.count} broadcasts at a time"
     with ExitStack() as stack:
         turns = start_all(stack, options, core)
@@ -122,7 +122,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sockets", type=int, default=1000, help="that a message goes to (1,000)")
     add("--count", type=int, help="broadcasts in one measurement (20)")
     add("--rounds", type=int, help="how often all is measured (7)")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 7)
     options.count = options.count or (8 if options.quick else 20)

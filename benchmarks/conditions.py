@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from benchmarks.load import BenchmarkError
 from benchmarks.processes import MissingServer
@@ -42,6 +43,30 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def writable(text: str) -> Path:
+    """The file that an option names, refused at once if it cannot be written: figures take minutes."""
+    path = Path(text)
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {exc.strerror}") from exc
+    return path
+
+
+def writable_folder(text: str) -> Path:
+    """The folder that an option names, made if it is not there, and refused at once if it cannot be used."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{text} cannot be made a folder: {exc.strerror}") from exc
+    if not os.access(text, os.W_OK):
+        raise argparse.ArgumentTypeError(f"nothing can be written into {text}")
+    return Path(text)
 
 
 def run(work: Callable[[argparse.Namespace, int | None], Content | None], options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aims import ECHO, THREADS, Aims
-from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions, writable
 from benchmarks.deflate import SIZE, JsonClient, NotAgreed, check_deflate
 from benchmarks.load import (
     BenchmarkError,
@@ -80,7 +80,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--only", type=cell_of, nargs="+", metavar="SIZE:SHAPE", help="for example 32:many 1024:one")
     add("--rounds", type=int, help="how often all is measured (5)")
     add("--seconds", type=float, help="of one measurement (0.4)")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     what = (
         "run ours (or the first of --servers) under cProfile, print the 25 functions that cost most; 32:many"
     )

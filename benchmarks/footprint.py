@@ -24,7 +24,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aims import IMPORT, MEMORY, Verdict
-from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions, writable
 from benchmarks.deflate import JsonClient
 from benchmarks.echo import PROGRAM_DEFLATING
 from benchmarks.load import TEXT, BenchmarkError, Client, Message, binary_message
@@ -199,7 +199,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the servers' event loop")
     add("--sockets", type=int, help="open at once (5,000)")
     add("--rounds", type=int, help="how often the import is measured (9)")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
     options.sockets = options.sockets or (1000 if options.quick else 5000)
     options.rounds = options.rounds or (3 if options.quick else 9)

@@ -25,7 +25,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
 
 from benchmarks import upgrades
 from benchmarks.aims import FLAT, LINEAR, Verdict
-from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions, writable
 from benchmarks.growing import WILD
 from benchmarks.load import STALL, BenchmarkError, Client, Load, Message, Sample, binary_message, measure
 from benchmarks.memory import allowed_sockets
@@ -175,10 +175,9 @@ def over_rows(server: ServerProcess, effort: Effort) -> Series:
         return effort.median(lambda: upgrades.measure(server, AT_ONCE, effort.seconds))
 
     counts = [count for count in TENS if count <= effort.most]
-    try:
-        return grow("rows", "an upgrade", "flat", counts, cost_of)
-    finally:
-        server.order("rows 1")
+    series = grow("rows", "an upgrade", "flat", counts, cost_of)
+    server.order("rows 1")
+    return series
 
 
 def over_rows_alone(effort: Effort) -> Series:
@@ -255,7 +254,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--most", type=int, help="sockets and rows (10,000)")
     add("--rounds", type=int, help="how often all is measured (5)")
     add("--seconds", type=float, help="of one measurement (0.3)")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
     options.most = options.most or (1000 if options.quick else 10_000)
     options.rounds = options.rounds or (1 if options.quick else 5)

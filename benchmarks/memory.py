@@ -46,6 +46,20 @@ def allow_files(count: int) -> int:
     return min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
+def need_files(count: int, spare: int = 0) -> None:
+    """Let this process and those that it starts open so many files, and a few to spare.
+
+    Raises:
+        BenchmarkError: the system does not allow so many.
+    """
+    allowed = allow_files(count + spare)
+    if allowed < count:
+        raise BenchmarkError(
+            f"{count:,} open files are needed and the system allows {allowed:,}: "
+            "raise its limit (ulimit -Hn), or have fewer sockets (--sockets)"
+        )
+
+
 def allowed_sockets(wanted: int) -> int:
     """How many of so many sockets can be open in one process; says so where the system allows fewer."""
     allowed = allow_files(wanted + OTHER_FILES) - OTHER_FILES

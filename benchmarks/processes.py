@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -9,12 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.load import BenchmarkError
 
 PATIENCE = 30.0  # seconds for a server to start, or to do what it was told
 PROGRAM = (sys.executable, "-m", "benchmarks.servers")
 GRACE = 5.0  # seconds for a server to end once its standard input has
+RUNNING: list[subprocess.Popen[str]] = []
+"""All that run now."""
 
 
 class MissingServer(Exception):
@@ -119,6 +123,28 @@ def read_port(name: str, process: subprocess.Popen[str]) -> int:
     return int(rest)
 
 
+def interrupt(number: int, frame: object) -> NoReturn:
+    """What Ctrl-C does: end all servers first, of which none can then complain that its clients are gone."""
+    for process in RUNNING:
+        process.kill()
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Have Ctrl-C end this one at once during the block, however many others there are."""
+    RUNNING.append(process)
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+        RUNNING.remove(process)
+
+
 def end(process: subprocess.Popen[str]) -> str:
     """End the process by closing its standard input, or else by force; return its last output."""
     assert process.stdin is not None and process.stdout is not None
@@ -147,8 +173,9 @@ def running(
     process = start(name, loop, core, profile, program)
     server = None
     try:
-        server = ServerProcess(name, process, read_port(name, process))
-        yield server
+        with interruptible(process):
+            server = ServerProcess(name, process, read_port(name, process))
+            yield server
     finally:
         output = end(process)
         if server is not None:

@@ -23,7 +23,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aims import RELAY
-from benchmarks.conditions import Content, conditions, describe, progress, run, versions
+from benchmarks.conditions import Content, conditions, describe, progress, run, versions, writable
 from benchmarks.load import BenchmarkError, Load, Sample, binary_message, check_echo, measure
 from benchmarks.memory import MIB, HeldBack, allow_files, idle_tunnel, slow_reader
 from benchmarks.processes import MissingServer, ServerProcess, running
@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, help="how often all is measured (20)")
     add("--seconds", type=float, help="of one measurement (0.1)")
     add("--tunnels", type=int, default=500, help="idle tunnels that are weighed; 0 for no memory figures")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     add("--profile", action="store_true", help="run our host under cProfile at 1 KiB, print what costs most")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (10 if options.quick else 20)

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.conditions import conditions, progress, versions
+from benchmarks.conditions import conditions, progress, versions, writable
 from benchmarks.load import BenchmarkError
-from benchmarks.memory import allow_files
+from benchmarks.memory import need_files
 from benchmarks.processes import MissingServer
 from benchmarks.soak_chart import draw_chart
 from benchmarks.soak_host import PLANTED, Census
@@ -39,7 +39,8 @@ SHORTEST = 2 * SETTLED  # seconds that a run takes at least for its memory to be
 WINDOW = 10.0  # seconds whose samples a figure of memory is the mean of
 GROWTH = 0.05
 STEP = 10.0  # seconds between two lines of progress
-FILES = 1024  # descriptors that are needed besides those of the sockets
+FILES = 100  # descriptors that are needed besides those of the sockets
+SPARE = 1000  # more that there should be: sockets that have ended may have one for a while
 WARM = ("auto", "manual", "later", "chunks", "route", "lazy")
 PACKAGES = ("interceptor", "websockets", "uvloop")
 
@@ -333,12 +334,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--seed", type=int, help="of all that is drawn by lot")
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds until a message is lost")
-    parser.add_argument("--json", type=Path, help="file to write all figures to")
+    parser.add_argument("--json", type=writable, metavar="FILE", help="file to write all figures to")
     parser.add_argument("--plant", choices=PLANTED, help="have the host break a promise")
     parser.add_argument(
-        "--draw", type=Path, nargs="+", help="files of --json to make a chart of; runs nothing"
+        "--draw",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files of --json to make a chart of; runs nothing",
     )
-    parser.add_argument("--svg", type=Path, help="file of the chart")
+    parser.add_argument("--svg", type=writable, metavar="FILE", help="file of the chart")
     options = parser.parse_args(arguments)
     if (options.draw is None) is not (options.svg is None):
         parser.error("--draw and --svg go together")
@@ -352,11 +357,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return the exit status."""
     options = parse(arguments)
-    allow_files(options.sockets + FILES)
     try:
         if options.draw:
             draw_chart(options.draw, options.svg)
             return 0
+        need_files(options.sockets + FILES, spare=SPARE)
         progress(f"seed {options.seed}")
         found = measure(options)
     except (BenchmarkError, MissingServer, Broken) as exc:

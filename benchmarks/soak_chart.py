@@ -19,11 +19,24 @@ STYLE = """<style>
 </style>"""
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """What `--json` wrote of a run.
+
+    Raises:
+        BenchmarkError: there is no such file, or it is of something else.
+    """
+    try:
+        run: dict[str, Any] = json.loads(path.read_text())
+        return {"samples": run["samples"], "loop": run["loop"]}
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise BenchmarkError(f"{path} is no file that --json wrote of a soak: {exc!r}") from exc
+
+
 def draw_chart(files: Sequence[Path], target: Path) -> None:
     """Draw the memory of the host in each run that was written with `--json`.
 
     Raises:
-        BenchmarkError: matplotlib is missing.
+        BenchmarkError: matplotlib is missing, or a file is none of those.
     """
     try:
         import matplotlib
@@ -37,7 +50,7 @@ def draw_chart(files: Sequence[Path], target: Path) -> None:
     with pyplot.rc_context(settings | dict.fromkeys(coloured, INK)):
         figure, axes = pyplot.subplots(figsize=(8, 3))
         for path, colour in zip(files, LINES, strict=False):
-            run = json.loads(path.read_text())
+            run = read_run(path)
             minutes = [sample[0] / 60 for sample in run["samples"]]
             axes.plot(
                 minutes, [sample[1] / 2**20 for sample in run["samples"]], color=colour, label=run["loop"]

@@ -24,7 +24,7 @@ if not __package__:  # started as a file: its neighbours are found from the fold
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aims import UPGRADES
-from benchmarks.conditions import Content, progress, run
+from benchmarks.conditions import Content, progress, run, writable
 from benchmarks.load import (
     CLOSE,
     CLOSE_1000,
@@ -160,7 +160,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--at-once", type=int, default=32, help="connections at a time (32)")
     add("--rounds", type=int, help="how often all is measured (5)")
     add("--seconds", type=float, help="of one measurement (0.5)")
-    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--json", type=writable, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (0.2 if options.quick else 0.5)

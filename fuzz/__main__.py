@@ -6,11 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import atheris
 import structlog
 
-with atheris.instrument_imports(include=["interceptor", "websockets"]):
-    from fuzz.targets import TARGETS
+try:
+    import atheris
+
+    with atheris.instrument_imports(include=["interceptor", "websockets"]):
+        from fuzz.targets import TARGETS
+except ModuleNotFoundError as exc:
+    sys.exit(
+        f"{exc}; fuzzing needs atheris (Linux and macOS) and what the tests need: "
+        'pip install -e ".[test]" atheris\n'
+        "without atheris, python -m pytest tests/test_fuzz.py tries every input of the corpus"
+    )
 
 HERE = Path(__file__).resolve().parent
 FOUND = HERE.parent / "build" / "fuzz"

@@ -16,7 +16,10 @@ __all__ = ["FULL", "Outgoing"]
 CALL_COST = 256
 """Bytes that a message is counted for besides its payload, so that empty ones are not free."""
 
-FULL = "other threads sent faster than the host could write, over Limits.write_buffer; the socket was closed"
+FULL = (
+    "other threads sent faster than the host could write, over Limits.write_buffer; the socket was closed "
+    "(a thread that sends much waits while host.sockets[id].buffered_amount is high)"
+)
 
 
 class Outgoing:
@@ -61,6 +64,11 @@ class Outgoing:
         elif self._leave(payload):
             dispatcher.run(self._arrive, payload, kind, fin)
 
+    @property
+    def crossing_bytes(self) -> int:
+        """Bytes on their way from other threads to the loop, `CALL_COST` for each message included."""
+        return self._left - self._arrived
+
     async def arrived(self) -> None:
         """Wait until the connection has what was sent so far: calls of other threads may come before it."""
         mark = self._left
@@ -90,7 +98,7 @@ class Outgoing:
 
     def _leave(self, payload: bytes) -> bool:
         with self._dispatcher.changing:
-            if self._left - self._arrived <= self._high:
+            if self.crossing_bytes <= self._high:
                 self._left += len(payload) + CALL_COST
                 return True
             told, self._full = self._full, True

@@ -175,8 +175,13 @@ class Session:
 
     @property
     def buffered_amount(self) -> int:
-        """Bytes sent that the operating system has not taken yet, frame heads included."""
-        return 0 if self._connection is None else self._connection.buffered_amount
+        """Bytes sent that the operating system has not taken yet, frame heads included.
+
+        What other threads sent counts from their call on, each message for 256 bytes more until the loop
+        has it.
+        """
+        connection = self._connection  # Another thread may ask while it ends.
+        return 0 if connection is None else connection.buffered_amount + self.outgoing.crossing_bytes
 
     async def send(self, data: Data, *, fin: bool = True, opcode: int | None = None) -> None:
         """Send a message, or a piece of one, and wait until the connection can take more.

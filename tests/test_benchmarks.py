@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,13 +16,16 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError
 
-from benchmarks.__main__ import missed
+from benchmarks.__main__ import main, missed
 from benchmarks.aims import Aim, Verdict
 from benchmarks.chart import draw
 from benchmarks.deflate import NotAgreed, check_deflate
 from benchmarks.footprint import ImportTime, add_up
 from benchmarks.growth import Series
 from benchmarks.load import BenchmarkError
+
+from .peer import PATIENCE
+from .started import started
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,6 +139,42 @@ def test_all_writes_one_file_and_lists_the_aims(tmp_path: Path) -> None:
     assert {part: list(row) for part, row in found.items()} == {"threads": ["asyncio", "uvloop"]}
     assert "=== threads, uvloop" in done.stdout
     assert "aims missed:" in done.stdout or "all aims reached" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to one process")
+def test_ctrl_c_ends_it_all_without_a_word_of_its_servers() -> None:
+    arguments = ["--sockets", "20", "--count", "2", "--rounds", "100000"]
+    with started(sys.executable, "-m", "benchmarks.broadcast", *arguments) as process:
+        assert process.stderr is not None
+        while "round 2/" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert [line for line in process.stderr if "round" not in line] == ["interrupted\n"]
+        assert process.wait(PATIENCE) == 130
+
+
+@pytest.mark.parametrize(
+    "name", ["bounds", "broadcast", "echo", "footprint", "growth", "relay", "soak", "upgrades"]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = importlib.import_module(f"benchmarks.{name}").parse
+    file = tmp_path / "found.json"
+    assert parse(["--json", str(file)]).json == file
+    assert not file.exists()
+    with pytest.raises(SystemExit):
+        parse(["--json", str(tmp_path / "none" / "found.json")])
+    assert "found.json cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(["--into", str(tmp_path / "file" / "build")])
+    assert "cannot be made a folder" in capsys.readouterr().err
 
 
 def test_a_missed_aim_is_listed() -> None:

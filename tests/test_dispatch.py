@@ -341,6 +341,24 @@ class TestDrain:
         await asyncio.wait_for(bench.idle(), PATIENCE)
         await draining
 
+    async def test_what_is_cancelled_has_its_time_to_clean_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("interceptor.dispatch.dispatcher.GRACE", 0.6)
+        bench = Bench()
+        cleaned: list[Event] = []
+
+        async def careful(event: Event) -> None:
+            try:
+                await bench.gate.wait()
+            finally:
+                await asyncio.sleep(0.3)
+                cleaned.append(event)
+
+        bench.dispatcher.on(842, careful)
+        bench.put(1)
+        await asyncio.sleep(0)
+        await asyncio.wait_for(bench.dispatcher.drain(0), PATIENCE)
+        assert len(cleaned) == 1, "it was cancelled again while it cleaned up"
+
     async def test_what_will_not_end_is_given_up(
         self, lines: list[Line], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -25,6 +25,15 @@ def test_an_input(name: str) -> None:
     TARGETS[name.partition("/")[0]]((CORPUS / name).read_bytes())
 
 
+def test_without_atheris_it_says_what_to_install() -> None:
+    code = "import runpy, sys; sys.modules['atheris'] = None; runpy.run_module('fuzz', run_name='__main__')"
+    command = [sys.executable, "-c", code, "frames"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fuzzing needs atheris" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_fuzzing_leaves_the_corpus_as_it_is() -> None:
     """New inputs, of which there are some in the first hundred, go to build/."""
     pytest.importorskip("atheris", reason="atheris is for fuzzing only")

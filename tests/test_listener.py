@@ -243,7 +243,7 @@ async def test_head_in_a_tunnel_has_a_time_limit() -> None:
         assert (await peer.ask(HEAD[:-2])).status == 408
 
 
-async def test_too_many_connections() -> None:
+async def test_too_many_connections(lines: list[Line]) -> None:
     async with make_host(limits=Limits(sockets=1, pending=1)) as host:
         seen = Recorder(host)
         async with Peer.connect(host) as first, Peer.connect(host) as second:
@@ -259,6 +259,9 @@ async def test_too_many_connections() -> None:
             await seen.wait_for(WebSocketClose)
             await second.send(MANUAL)
             assert (await seen.wait_for(WebSocketUpgrade, 2)).type == "manual"
+    [line] = [line for line in lines if line["event"] == "connection refused"]
+    assert line["log_level"] == "warning"
+    assert line["why"] == "2 connections are open (Limits.sockets + Limits.pending)"
 
 
 async def test_too_many_sockets() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import soak
+from benchmarks import memory, soak
 from benchmarks.soak_lives import ENDS, KINDS, Ledger, Life, draw, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +134,28 @@ def test_what_is_left_is_named() -> None:
     assert soak.left_over("then", {"Session": 1, "tasks": 2}, {"Session": 3, "tasks": 2}) == [
         "then there is more: 2 Session"
     ]
+
+
+def test_too_few_files_are_said_before_anything_is_opened(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "allow_files", lambda count: 1024)
+    assert soak.main(["--open"]) == 1
+    failed = "failed: 10,100 open files are needed and the system allows 1,024: raise its limit (ulimit -Hn)"
+    assert failed in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", "[]", "{}"])
+def test_a_chart_of_another_file(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    source, target = tmp_path / "figures.json", tmp_path / "chart.svg"
+    if text is not None:
+        source.write_text(text)
+    assert soak.main(["--draw", str(source), "--svg", str(target)]) == 1
+    assert f"failed: {source} is no file that --json wrote of a soak" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_the_chart_has_a_line_for_each_loop(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from interceptor import (
     UnknownSocket,
     WebSocketReceive,
 )
+from interceptor.outgoing import CALL_COST
 
 from .conftest import FACTORIES, LoopFactory
 from .peer import PATIENCE
@@ -324,6 +325,47 @@ class TestCalls:
                 list(peer)
             soon(lambda: not host.sockets)
         assert "Limits.write_buffer" in next(line["fault"] for line in lines if "fault" in line)
+
+    def test_buffered_amount_tells_a_thread_what_is_still_on_its_way(self) -> None:
+        host = make_host()
+        seen = Seen(host, "WebSocketUpgrade")
+        held, gate = threading.Event(), threading.Event()
+
+        @host.on("WebSocketReceive")
+        def block(event: Event) -> None:
+            held.set()
+            assert gate.wait(PATIENCE)
+
+        with no_thread_left(), host.in_thread(), dial(host) as peer:
+            id = seen.wait_for("WebSocketUpgrade").id  # type: ignore[attr-defined]
+            socket = host.sockets[id]
+            assert socket.buffered_amount == 0
+            peer.send("block")
+            assert held.wait(PATIENCE)
+            host.WebSocketSend(id, bytes(1000))
+            assert host.broadcast([id], bytes(2000)) == 1
+            assert socket.buffered_amount == 1000 + 2000 + 2 * CALL_COST
+            gate.set()
+            assert [len(peer.recv(PATIENCE)) for _ in range(2)] == [1000, 2000]
+            soon(lambda: socket.buffered_amount == 0)
+
+    def test_a_thread_that_minds_buffered_amount_can_send_any_amount(self) -> None:
+        limit = 100_000
+        host = make_host(limits=Limits(write_buffer=limit))
+        seen = Seen(host, "WebSocketUpgrade")
+        with no_thread_left(), host.in_thread(), dial(host) as peer:
+            id = seen.wait_for("WebSocketUpgrade").id  # type: ignore[attr-defined]
+            socket = host.sockets[id]
+
+            def send() -> None:
+                for number in range(2000):
+                    soon(lambda: socket.buffered_amount < limit // 2)
+                    host.WebSocketSend(id, number.to_bytes(2) * 1000)
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            assert all(peer.recv(PATIENCE) == number.to_bytes(2) * 1000 for number in range(2000))
+            sending.join()
 
     def test_a_thread_that_calls_without_end_does_not_keep_the_loop_from_its_sockets(self) -> None:
         host = make_host()

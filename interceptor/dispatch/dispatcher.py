@@ -32,7 +32,7 @@ TURN = 0.005
 """Seconds after which calls of other threads let the sockets have their turn."""
 
 TRIES = 3
-"""How often what will not end is cancelled."""
+"""How often what will not end is cancelled: the first time it has GRACE, then a part of it each."""
 
 
 class Busy(Protocol):
@@ -420,19 +420,19 @@ class Dispatcher:
     async def drain(self, deadline: float) -> None:
         """Wait until all callbacks and spawned tasks are through; after the deadline cancel them.
 
-        What is cancelled gets GRACE seconds in all to clean up. Callbacks that the program's thread has not
-        come to by then are left out.
+        What is cancelled gets GRACE seconds to clean up before it is cancelled again. Callbacks that the
+        program's thread has not come to by then are left out.
         """
         self._run_calls()
         await self._settle(deadline)
         self.hurried = True
         if self.crossing is not None and self._waited_for():
             self.crossing.discard()
-        for _ in range(TRIES):
+        for tried in range(TRIES):
             if not self._waited_for():
                 return
             self._cancel_all()
-            await self._settle(self.loop.time() + GRACE / TRIES)
+            await self._settle(self.loop.time() + (GRACE / TRIES if tried else GRACE))
         if left := self._waited_for():
             log.get_logger().error("callbacks will not end and are left running", count=len(left))
 

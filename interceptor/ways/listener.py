@@ -235,7 +235,12 @@ class Listener:
         self.transports.add(transport)
         if self._closed:
             transport.abort()
-        return len(self.transports) <= self.limits.sockets + self.limits.pending
+        most = self.limits.sockets + self.limits.pending
+        if len(self.transports) <= most:
+            return True
+        why = f"{most} connections are open (Limits.sockets + Limits.pending)"
+        self.complaints.warning("connection refused", status=503, why=why)
+        return False
 
     def replace(self, transport: asyncio.Transport, inside: asyncio.Transport) -> None:
         """Count the inside of a connection in its place."""
