@@ -61,16 +61,20 @@ class Dialer:
         timeouts: `answer` for all of it, `head` and `close` for TLS.
         tls: whose certificates are believed.
         upstream: the proxy by which all connections go, None where they go straight.
+        complaints: warnings of what strangers do.
 
     Raises:
         InvalidArgument: the file of `tls.trust` cannot be used.
     """
 
-    def __init__(self, guard: Guard, timeouts: Timeouts, tls: Tls, upstream: Upstream | None) -> None:
+    def __init__(
+        self, guard: Guard, timeouts: Timeouts, tls: Tls, upstream: Upstream | None, complaints: log.Seldom
+    ) -> None:
         self._guard = guard
         self._timeouts = timeouts
         self._tls = tls
         self._upstream = upstream
+        self._complaints = complaints
         self._via = f"1.1 {secrets.token_hex(8)}"
         self._context: ssl.SSLContext | None = None if tls.trust is None else _trust(tls)
 
@@ -87,7 +91,7 @@ class Dialer:
         except TimeoutError:
             raise HandshakeFailure(504, f"{target} did not answer in time") from None
         except ssl.SSLCertVerificationError as exc:
-            log.get_logger().warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
+            self._complaints.warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
             raise HandshakeFailure(
                 502,
                 f"the certificate of {target} is not valid: {exc.verify_message}; if it should be believed, "
