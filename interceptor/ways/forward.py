@@ -19,7 +19,7 @@ from ..handshake import Request, refusal
 from ..linger import Linger
 from ..relay import Relay
 from .chunks import ChunkedBody
-from .dial import Target
+from .dial import INTERIM, Target
 from .gate import tell_successor
 from .listener import Receiver, Tunnel
 
@@ -27,9 +27,6 @@ __all__ = ["Exchange", "Server"]
 
 PIECE = 16 * 1024
 """Most bytes read at once (in chunks of one byte they take h11 milliseconds); twice as many may wait."""
-
-INTERIM = 100
-"""Most interim answers (1xx) before the final one."""
 
 NUMBER = re.compile(r"[0-9]{1,20}")
 SAFE = (b"GET", b"HEAD", b"OPTIONS")
