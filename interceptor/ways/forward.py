@@ -32,7 +32,7 @@ NUMBER = re.compile(r"[0-9]{1,20}")
 SAFE = (b"GET", b"HEAD", b"OPTIONS")
 
 LONGEST_HEAD = 256 * 1024
-"""Of an answer, and of the trailers of a chunked body."""
+"""Of an answer, of all interim answers before it together, and of the trailers of a chunked body."""
 
 
 class Stream(asyncio.Protocol):
@@ -185,6 +185,7 @@ class Message:
         self.head: h11.Request | None = None
         self._begun = False
         self._interim = 0
+        self._size = 0
         self._held = b""
         role = h11.SERVER if request is None else h11.CLIENT
         self._http = h11.Connection(role, max_incomplete_event_size=LONGEST_HEAD)
@@ -209,6 +210,7 @@ class Message:
         """
         self._http.receive_data(data)
         self._held += data
+        self._size += len(data)
         while not self.over and (event := self._http.next_event()) is not h11.NEED_DATA:
             self._take(event)
         if not self._begun:
@@ -225,8 +227,8 @@ class Message:
         elif isinstance(event, h11.InformationalResponse):
             self.over = self.switched = event.status_code == 101
             self._interim += 1
-            if self._interim > INTERIM:
-                raise h11.RemoteProtocolError(f"more than {INTERIM} interim answers")
+            if self._interim > INTERIM or self._size > LONGEST_HEAD + PIECE:
+                raise h11.RemoteProtocolError("interim answers are too many, or too long together")
         else:
             self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 
