@@ -511,6 +511,7 @@ class Connection(asyncio.Protocol):
         self._end = read_end(
             self._frames, closed=self._patience is not None, fault=self._fault, limit=self._limits.message
         )
+        self._frames.forget()
         self._start_timer(None if self._lost_transport else self._timeouts.close, self._give_up)
         self._wake()
         if not self._reading and not self._transport.is_closing():

@@ -279,16 +279,23 @@ class Frames:
         """Forget what is kept."""
         self._kept = b""
 
+    def forget(self) -> None:
+        """Keep nothing of what came: nothing more is delivered, and the peer may take its time to leave."""
+        self._kept = b""
+        self._body = []
+        self._messages.forget()
+        self.core.parser_exc = None  # It knows the parser, and all that was being read, by its traceback.
+
     def let_go(self) -> None:
         """Leave no circle: nothing comes or goes any more.
 
         The core and its parser know each other, and until the garbage collector came by, would keep what
         permessage-deflate has.
         """
+        self.forget()
         self._after = bytearray()
         self.core.extensions = []
         self.core.parser.close()
-        self.core.parser_exc = None  # It knows the parser by its traceback.
         self._deliver = self._pong = _nothing
         self._enough = bool
 

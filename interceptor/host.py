@@ -139,9 +139,9 @@ class Host(Callbacks, Reachable):
         reception = Reception(self._sessions, self._guard)
         self._ways = ways_in(proxy, direct, security)
         self._tls = tls
-        self._ends = Ends(tls, timeouts)
+        self._ends = Ends(tls, timeouts, self._sessions.complaints)
         upstream = None if upstream_proxy is None else read_upstream(upstream_proxy, "upstream_proxy")
-        dialer = Dialer(self._guard, timeouts, tls, upstream)
+        dialer = Dialer(self._guard, timeouts, tls, upstream, self._sessions.complaints)
         self._files = None if ui is None else Files(ui, security.csp)
         web = Web(self._sessions, self._guard, reception, self._files, shim)
         self._proxy = Proxy(self._sessions, self._guard, reception, web, dialer, self._ends, self._track)

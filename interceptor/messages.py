@@ -207,6 +207,11 @@ class Messages:
         self._text: io.StringIO | None = None
         self._binary: bytearray | None = None
 
+    def forget(self) -> None:
+        """Keep nothing of a message that is not complete."""
+        self._texts.clear()
+        self._text = self._binary = None
+
     def take(self, frame: Frame) -> Message | None:
         """Take a data frame that the core let through; return what is complete with it."""
         opcode = frame.opcode

@@ -17,7 +17,7 @@ import pytest
 from interceptor import Event, Host, Limits, Timeouts, WebSocketClose, WebSocketError, WebSocketReceive
 
 from .illegal import CLIENT, ILLEGAL, LIMIT, Illegal
-from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame
+from .peer import BINARY, CLOSE, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame
 from .programs import CLOSED, DEFLATE, ERROR, MIB, RECEIVE, UPGRADE, Flood, ask, echo, narrow, opened, pause
 from .test_relay import allow_files
 from .wire import ANYONE, BOTH_LOOPS
@@ -225,6 +225,40 @@ async def test_a_compression_bomb(pieces: int) -> None:
         await asyncio.wait([sending], timeout=PATIENCE)
         assert sending.done()
         sending.exception()
+
+
+REFUSED = {
+    # what is sent of 12 MiB or more, and whether it is packed
+    "a bomb": (frame(BINARY, bomb(64), rsv=4), True),
+    "a bomb in fragments": (
+        frame(BINARY, bomb(8), rsv=4, fin=False) + frame(CONT, bomb(64), fin=False),
+        True,
+    ),
+    "text": (frame(TEXT, b"a" * 12 * MIB + b"\xff"), False),
+    "text in fragments": (frame(TEXT, b"a" * 12 * MIB, fin=False) + frame(CONT, b"\xff", fin=False), False),
+    "a fault amid a message": (frame(BINARY, bytes(12 * MIB), fin=False) + frame(TEXT, "late"), False),
+    "a close amid a message": (frame(BINARY, bytes(12 * MIB), fin=False) + close_frame(1000), False),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_nothing_is_kept_of_what_was_refused(name: str) -> None:
+    """The peer may take all of `Timeouts.close` to leave, and counts in `Limits.sockets` no more."""
+    data, packed = REFUSED[name]
+    async with (
+        attacked() as scene,
+        opened(scene.host, scene.seen, extra=DEFLATE if packed else "") as (peer, id),
+    ):
+        tracemalloc.start()
+        try:
+            await peer.send(data)
+            assert (await peer.frame()).opcode == CLOSE
+            await scene.first(WebSocketClose, id)
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak > 8 * MIB
+        assert kept < MIB
 
 
 # Heads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket as sockets
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from weakref import ref
 
@@ -18,7 +19,7 @@ from .answers import CASES
 from .pair import Clock
 from .peer import BINARY, CLOSE, PING, TEXT, until
 from .served import FAILED, Served, Site, closed, record
-from .wire import ANYONE, BOTH_LOOPS, Line, lines, quiet_loop
+from .wire import ANYONE, BOTH_LOOPS, Line, lines, quiet_loop, turns
 
 __all__ = ["lines", "quiet_loop"]
 
@@ -369,6 +370,23 @@ async def let_go(make: Callable[[], Awaitable[ref[WebSocket]]]) -> ref[WebSocket
         await asyncio.sleep(0)
     gc.collect()
     return weak
+
+
+async def test_gc_an_open_socket_has_nothing_of_its_handshake_any_more(site: Site) -> None:
+    asyncio.get_running_loop().set_debug(False)
+    tracemalloc.start()
+    try:
+        socket = WebSocket(site.url)
+        served = await site.open(socket, f"X-Large: {'x' * 200_000}\r\n")
+        served.head = b""
+        await turns()
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak > 400_000
+    assert kept < 100_000
+    socket.close()
+    assert await served.close_code() is None
 
 
 async def test_gc_an_open_socket_starts_the_closing_handshake_without_a_status(site: Site) -> None:

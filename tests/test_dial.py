@@ -151,6 +151,8 @@ class TestByAnotherProxy:
         [
             (b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\n\r\n", b"answered 407 Who are you?"),
             (b"SSH-2.0-x\r\n\r\n", b"answered nonsense"),
+            (b"HTTP/1.1 103 Wait\r\n\r\n" * 101, b"answered nonsense"),
+            (b"HTTP/1.1 103 Wait\r\n\r\n" * 100, b"without an answer"),
             (b"", b"without an answer"),
         ],
     )

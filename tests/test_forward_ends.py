@@ -114,6 +114,24 @@ async def test_interim_answers_without_end() -> None:
         await until(lambda: not host._listener.transports)
 
 
+@pytest.mark.parametrize(("count", "comes"), [(10, True), (20, False)])
+async def test_interim_answers_may_be_as_long_as_a_head_together(count: int, comes: bool) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 20_000 + b"\r\n\r\n"
+
+    async def hint(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(interim * count + ok(extra="Connection: close\r\n"))
+        await reader.read()
+
+    async with server(hint) as port, Host(ROWS) as host, Peer.connect(host) as peer:
+        await peer.send(get(f"http://127.0.0.1:{port}/", f"127.0.0.1:{port}"))
+        got = b""
+        with suppress(ConnectionResetError):
+            got = await peer.rest()
+        assert got.endswith(b"fine") is comes
+        await until(lambda: not host._listener.transports)
+
+
 async def test_no_word_of_a_malformed_head_reaches_client_or_log(lines: list[Line]) -> None:
     bad = b"HTTP/1.1 200 OK\r\nSet-Cookie : session=hunter2\r\n\r\n"
     async with Web.open(close=bad) as web, Host(ROWS) as host, Peer.connect(host) as peer:

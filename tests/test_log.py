@@ -254,6 +254,17 @@ async def test_a_page_that_is_refused_hundreds_of_times_is_told_of_seldom(config
             assert all(len(line["url"]) < 250 for line in warned)
 
 
+async def test_pages_that_nobody_answers_are_told_of_seldom(configured: list[Line]) -> None:
+    """Any page can have a browser that goes by the host fetch them, as images say."""
+    async with Host([("*://myapp.test/*", 1)]) as host:
+        for number in range(60):
+            async with Peer.connect(host) as peer:
+                head = f"GET http://myapp.test/{number} HTTP/1.1\r\nHost: myapp.test\r\n\r\n"
+                assert (await peer.ask(head.encode())).status == 404
+    warned = [line for line in configured if line["event"] == "no callback for HTTPRequest"]
+    assert 20 <= len(warned) < 30
+
+
 SPOILED = [
     "/?token=@auto",
     "/auto?x=1?token=@",

@@ -24,6 +24,15 @@ ORIGIN = "https://myapp.test"
 pytestmark = pytest.mark.asyncio(loop_factories=("asyncio", "uvloop"))
 
 
+OFTEN = 60
+"""How often something is done of which the log is to be told seldom."""
+
+
+def told(lines: list[Line], what: str) -> int:
+    """How many lines of a kind the log has."""
+    return sum(line["event"] == what for line in lines)
+
+
 def socket_request(path: str = "/chat", host: str = "myapp.test") -> bytes:
     """A handshake of a page of https://myapp.test."""
     return request(path, host, origin=ORIGIN)
@@ -199,6 +208,24 @@ class TestRefused:
             assert "chromium_args" in line["remedy"]
             await until(lambda: not host._listener.transports)
 
+    @pytest.mark.parametrize("after", [b"", b"\x16garbage"], ids=["reset", "garbage"])
+    async def test_handshakes_broken_off_again_and_again_are_told_of_seldom(
+        self, after: bytes, lines: list[Line]
+    ) -> None:
+        async with Host(ROWS) as host:
+            for _ in range(OFTEN):
+                async with Peer.connect(host) as peer:
+                    await peer.send(hello("myapp.test"))
+                    async with asyncio.timeout(PATIENCE):
+                        assert await peer.reader.readexactly(1) == b"\x16"  # The host has answered.
+                    if after:
+                        await peer.send(after)
+                        await peer.rest()
+                    else:
+                        peer.reset()
+            await until(lambda: not host._listener.transports)
+        assert 20 <= told(lines, "TLS did not come about") < OFTEN / 2
+
     async def test_connect_inside_tls(self) -> None:
         async with Host(ROWS) as host, Peer.connect(host) as peer:
             await begin_tls(peer, trusting(host), "127.0.0.1")
@@ -289,6 +316,17 @@ class TestPassedOn:
                 answer = await peer.ask(request("/theirs", f"localhost:{port}"))
                 assert (answer.status, b"is not valid" in answer.body) == (502, True)
         assert any(line["event"] == "a server's certificate is bad" for line in lines)
+
+    async def test_bad_certificates_again_and_again_are_told_of_seldom(
+        self, real_tls: RealTls, lines: list[Line]
+    ) -> None:
+        async with server(lambda r, w: record(r, w, bytearray()), real_tls.context("localhost")) as port:
+            head = f"GET https://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"
+            async with Host(ROWS) as host:
+                for _ in range(OFTEN):
+                    async with Peer.connect(host) as peer:
+                        assert (await peer.ask(head.encode())).status == 502
+        assert 20 <= told(lines, "a server's certificate is bad") < OFTEN / 2
 
 
 class TestSettings:

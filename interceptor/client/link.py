@@ -207,6 +207,7 @@ class Link:
         if self._end is not None:
             raise ConnectFailure("closed", "the answer came too late")
         accepted = check_response(response, self._opening)
+        self._exchange = None  # With all bytes of the answer, which a failure would be told by.
         self._tell(lambda watcher: watcher.link_opened(accepted))
         self._connection = Connection(
             transport,

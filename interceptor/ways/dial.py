@@ -19,9 +19,12 @@ from ..upstream import Upstream
 from .gate import HTTP_1, start_tls
 from .guard import Guard
 
-__all__ = ["Dialer", "Target"]
+__all__ = ["INTERIM", "Dialer", "Target"]
 
 LOOPBACK = ("127.0.0.1", "::1")
+
+INTERIM = 100
+"""Most interim answers (1xx) before the final one."""
 
 
 class Target(NamedTuple):
@@ -61,16 +64,20 @@ class Dialer:
         timeouts: `answer` for all of it, `head` and `close` for TLS.
         tls: whose certificates are believed.
         upstream: the proxy by which all connections go, None where they go straight.
+        complaints: warnings of what strangers do.
 
     Raises:
         InvalidArgument: the file of `tls.trust` cannot be used.
     """
 
-    def __init__(self, guard: Guard, timeouts: Timeouts, tls: Tls, upstream: Upstream | None) -> None:
+    def __init__(
+        self, guard: Guard, timeouts: Timeouts, tls: Tls, upstream: Upstream | None, complaints: log.Seldom
+    ) -> None:
         self._guard = guard
         self._timeouts = timeouts
         self._tls = tls
         self._upstream = upstream
+        self._complaints = complaints
         self._via = f"1.1 {secrets.token_hex(8)}"
         self._context: ssl.SSLContext | None = None if tls.trust is None else _trust(tls)
 
@@ -87,7 +94,7 @@ class Dialer:
         except TimeoutError:
             raise HandshakeFailure(504, f"{target} did not answer in time") from None
         except ssl.SSLCertVerificationError as exc:
-            log.get_logger().warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
+            self._complaints.warning("a server's certificate is bad", to=str(target), why=exc.verify_message)
             raise HandshakeFailure(
                 502,
                 f"the certificate of {target} is not valid: {exc.verify_message}; if it should be believed, "
@@ -207,6 +214,7 @@ class Reply(asyncio.Protocol):
             fields.append(("Proxy-Authorization", upstream.credentials))
         self._request = h11.Request(method="CONNECT", target=f"{target.host}:{target.port}", headers=fields)
         self._http = h11.Connection(h11.CLIENT)
+        self._interim = 0
         self.received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting any more when it fails.
         self.received.add_done_callback(lambda received: received.cancelled() or received.exception())
@@ -220,9 +228,7 @@ class Reply(asyncio.Protocol):
         """Read the answer."""
         try:
             self._http.receive_data(data)
-            event = self._http.next_event()
-            while isinstance(event, h11.InformationalResponse):
-                event = self._http.next_event()
+            event = self._next_event()
         except h11.RemoteProtocolError:  # What it says of it may quote a secret.
             self._fail("answered nonsense")
             return
@@ -231,6 +237,13 @@ class Reply(asyncio.Protocol):
                 self.received.set_result(self._http.trailing_data[0])
             else:
                 self._fail(f"answered {event.status_code} {event.reason.decode('latin-1')}")
+
+    def _next_event(self) -> object:
+        while isinstance(event := self._http.next_event(), h11.InformationalResponse):
+            self._interim += 1
+            if self._interim > INTERIM:
+                raise h11.RemoteProtocolError(f"more than {INTERIM} interim answers")
+        return event
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The proxy has gone."""

@@ -19,7 +19,7 @@ from ..handshake import Request, refusal
 from ..linger import Linger
 from ..relay import Relay
 from .chunks import ChunkedBody
-from .dial import Target
+from .dial import INTERIM, Target
 from .gate import tell_successor
 from .listener import Receiver, Tunnel
 
@@ -28,14 +28,11 @@ __all__ = ["Exchange", "Server"]
 PIECE = 16 * 1024
 """Most bytes read at once (in chunks of one byte they take h11 milliseconds); twice as many may wait."""
 
-INTERIM = 100
-"""Most interim answers (1xx) before the final one."""
-
 NUMBER = re.compile(r"[0-9]{1,20}")
 SAFE = (b"GET", b"HEAD", b"OPTIONS")
 
 LONGEST_HEAD = 256 * 1024
-"""Of an answer, and of the trailers of a chunked body."""
+"""Of an answer, of all interim answers before it together, and of the trailers of a chunked body."""
 
 
 class Stream(asyncio.Protocol):
@@ -188,6 +185,7 @@ class Message:
         self.head: h11.Request | None = None
         self._begun = False
         self._interim = 0
+        self._size = 0
         self._held = b""
         role = h11.SERVER if request is None else h11.CLIENT
         self._http = h11.Connection(role, max_incomplete_event_size=LONGEST_HEAD)
@@ -212,6 +210,7 @@ class Message:
         """
         self._http.receive_data(data)
         self._held += data
+        self._size += len(data)
         while not self.over and (event := self._http.next_event()) is not h11.NEED_DATA:
             self._take(event)
         if not self._begun:
@@ -228,8 +227,8 @@ class Message:
         elif isinstance(event, h11.InformationalResponse):
             self.over = self.switched = event.status_code == 101
             self._interim += 1
-            if self._interim > INTERIM:
-                raise h11.RemoteProtocolError(f"more than {INTERIM} interim answers")
+            if self._interim > INTERIM or self._size > LONGEST_HEAD + PIECE:
+                raise h11.RemoteProtocolError("interim answers are too many, or too long together")
         else:
             self.over = isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 

@@ -34,10 +34,12 @@ class Ends:
     Args:
         tls: what the host was told.
         timeouts: `head` for the TLS handshake, `close` for its end.
+        complaints: warnings of what strangers do.
     """
 
-    def __init__(self, tls: Tls, timeouts: Timeouts) -> None:
+    def __init__(self, tls: Tls, timeouts: Timeouts, complaints: log.Seldom) -> None:
         self.timeouts = timeouts
+        self.complaints = complaints
         self._tls = tls
         self._made: dict[str, tuple[Authority, ssl.SSLContext]] = {}
         if tls.ca is not None:
@@ -197,4 +199,4 @@ class Ending:
             await self._wire.secure(self._ends.authority.context(self._name), self._receiver)
         except OSError as exc:
             why = getattr(exc, "reason", None) or exc.strerror or type(exc).__name__
-            log.get_logger(name=self._name).warning("TLS did not come about", why=why, remedy=REMEDY)
+            self._ends.complaints.warning("TLS did not come about", name=self._name, why=why, remedy=REMEDY)

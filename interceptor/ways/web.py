@@ -6,7 +6,6 @@ import asyncio
 from functools import partial
 from typing import Protocol
 
-from .. import log
 from ..exceptions import HandshakeFailure
 from ..handshake import check_body, check_request
 from ..patterns import URL, Rule
@@ -126,7 +125,9 @@ class Web:
 
     def _nobody(self, asked: Asked, rule: Rule | None, result: object) -> HandshakeFailure:
         if rule is not None and not self._program.has_callback:
-            log.get_logger(url=asked.url).warning("no callback for HTTPRequest", status=404, remedy=REMEDY)
+            self._home.complaints.warning(
+                "no callback for HTTPRequest", url=asked.url, status=404, remedy=REMEDY
+            )
         elif rule is not None and result is None:
             self._home.complaints.warning(UNANSWERED, url=asked.url, status=404, remedy=FORGOTTEN)
         return HandshakeFailure(404, NOBODY)
