@@ -22,7 +22,7 @@ from .ending import End, Patience, read_end
 from .frames import SLICE, Frames, Shared
 from .linger import half_close
 
-__all__ = ["Connection", "End", "Owner", "fit_reads"]
+__all__ = ["Connection", "End", "Owner", "fit_reads", "fit_writes"]
 
 READ = 127 * 1024
 """Most bytes that asyncio reads at once, into a new buffer of that size: from 128 KiB on the C library may
@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._wide = True
         self._fit_reads(0)
         transport.set_protocol(self)
+        fit_writes(transport)
         self._schedule_ping()
 
     # What the owner may ask and do.
@@ -576,3 +577,13 @@ def fit_reads(transport: asyncio.Transport, *, large: bool) -> None:
     """Have the next reads be as wide as small or large ones ask for, where the transport lets us."""
     if hasattr(transport, "max_size"):
         transport.max_size = WIDE_READ if large else READ
+
+
+def fit_writes(transport: asyncio.Transport) -> None:
+    """Have the protocol told as soon as anything waits in a transport that does not join what waits.
+
+    From Python 3.12 on asyncio's keeps each write by itself and counts them all at every next one: a thousand
+    small ones would take ten times their size, and time by the square.
+    """
+    if hasattr(transport, "max_size"):
+        transport.set_write_buffer_limits(0)

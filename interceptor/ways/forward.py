@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import h11
 
 from ..config import Timeouts
+from ..connection import fit_writes
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
 from ..linger import Linger
@@ -70,6 +71,7 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read it."""
         self.transport = cast(asyncio.Transport, transport)
+        fit_writes(self.transport)
         self.reader.set_transport(transport)
 
     def data_received(self, data: bytes) -> None:
