@@ -363,10 +363,11 @@ class TestDrain:
         self, lines: list[Line], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("interceptor.dispatch.dispatcher.GRACE", 0.05)
-        bench = Bench()
+        bench, begun = Bench(), asyncio.Event()
         free: list[bool] = []
 
         async def stubborn(event: Event) -> None:
+            begun.set()
             while not free:
                 try:
                     await bench.gate.wait()
@@ -376,6 +377,7 @@ class TestDrain:
 
         bench.dispatcher.on(842, stubborn)
         bench.put(1)
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         await asyncio.wait_for(bench.dispatcher.drain(0), PATIENCE)
         assert [line["count"] for line in lines if line["log_level"] == "error"] == [1]
         free.append(True)
