@@ -387,11 +387,11 @@ class Lane:
                 self._current = None
                 if then is not None:
                     then(result)
+                result = None  # See _deliver; since Python 3.12 an exception knows the frames around, too.
                 if not self._queue or self._dispatcher.crossing is not None:
                     return
                 event, then = self._queue.popleft()
                 self.release(event)
-                result = None
                 callbacks = self._dispatcher.callbacks[event.__class__]
                 if not callbacks and self._offer(event, then, None):
                     return
