@@ -409,7 +409,7 @@ class Dispatcher:
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task that `drain` sees to the end of."""
-        task = self.loop.create_task(coroutine)
+        task = asyncio.Task(coroutine, loop=self.loop)  # See Lane._deliver.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

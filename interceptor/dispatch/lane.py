@@ -213,7 +213,8 @@ class Lane:
         for index, callback in enumerate(callbacks):
             if callback.is_async or crossing is not None:
                 coroutine = self._in_task(event, callbacks[index:], result, then)
-                self.task = dispatcher.loop.create_task(coroutine)
+                # Not create_task: what is eager (a task factory of Python 3.12) is over before it is noted.
+                self.task = asyncio.Task(coroutine, loop=dispatcher.loop)
                 dispatcher.started(self)
                 return False
             value = self._call(callback.handler, event)
