@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from websockets.extensions import Extension
 
-from .backlog import PIECE, Backlog
+from .backlog import PIECE, Backlog, fit_writes
 from .clock import Clock, Timer
 from .config import Limits, Timeouts
 from .ending import End, Patience, read_end
@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._wide = True
         self._fit_reads(0)
         transport.set_protocol(self)
+        fit_writes(transport)
         self._schedule_ping()
 
     # What the owner may ask and do.

@@ -223,7 +223,7 @@ class Host(Callbacks, Reachable):
     def _begin_to_stop(self) -> asyncio.Task[None]:
         if self._stopping is None:
             self._phase = Phase.STOPPING
-            self._stopping = self._dispatcher.loop.create_task(self._shut_down())
+            self._stopping = asyncio.Task(self._shut_down(), loop=self._dispatcher.loop)
         return self._stopping
 
     async def _shut_down(self) -> None:

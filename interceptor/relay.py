@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import cast
 
+from .backlog import fit_writes
+
 __all__ = ["Relay"]
 
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -102,6 +104,7 @@ class Side(asyncio.Protocol):
         """Take the transport; do not read it while there is nobody to hand bytes to."""
         # Not to be asked with isinstance: uvloop's transports do not descend from asyncio's.
         self.transport = cast(asyncio.Transport, transport)
+        fit_writes(self.transport)
         self._relay.made()
         if self.other.transport is None:
             self.transport.pause_reading()

@@ -14,10 +14,10 @@ import enum
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from . import log
 from .answering import agree, own_subprotocol, program_answer, usual_answer
@@ -222,14 +222,17 @@ class Session:
             raise self._closed()
         return event.data
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    # No generator: where one is let go before its end, uvloop's debug mode crashes Python 3.12 and newer.
+    def __aiter__(self) -> Self:
         """Give the messages as they come; ends when the socket has ended, see `close_code`."""
-        while True:
-            try:
-                data = await self.receive()
-            except SocketClosed:
-                return
-            yield data
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Wait for the next message as `receive` does, or for the end."""
+        try:
+            return await self.receive()
+        except SocketClosed:
+            raise StopAsyncIteration from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the socket and wait until it has ended; without effect if it has.

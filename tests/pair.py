@@ -60,6 +60,14 @@ class Wire(asyncio.Transport):
         self.eofs = 0
         self.no_eof: Literal["unknown", "fails"] | None = None
 
+    @property
+    def max_size(self) -> int:
+        return self.inner.max_size  # type: ignore[attr-defined, no-any-return]  # of asyncio's own for a socket
+
+    @max_size.setter
+    def max_size(self, size: int) -> None:
+        self.inner.max_size = size  # type: ignore[attr-defined]
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.writes.append(len(data))
         self.inner.write(data)

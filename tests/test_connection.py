@@ -136,6 +136,22 @@ class Sides:
             assert max(wire.writes) <= PIECE
             await until(lambda: connection.buffered_amount == 0)
 
+    async def test_small_messages_wait_in_one_piece(self) -> None:
+        """By themselves in a transport they would take ten times their size, and time by the square."""
+        async with self.pair() as (connection, far, _, wire, _):
+            far.pause()
+            numbers = itertools.count()
+            while not wire.get_write_buffer_size():
+                connection.send(next(numbers).to_bytes(4, "big"), 2)
+            held, amount = wire.get_write_buffer_size(), connection.buffered_amount
+            for number in itertools.islice(numbers, 1000):
+                connection.send(number.to_bytes(4, "big"), 2)
+            assert wire.get_write_buffer_size() == held
+            assert connection.buffered_amount >= amount + 1000 * 6
+            far.resume()
+            for number in range(next(numbers)):
+                assert (await far.receive()).payload == number.to_bytes(4, "big")
+
     async def test_drain_waits_for_room(self) -> None:
         async with self.pair() as (connection, far, _, _, _):
             await asyncio.wait_for(connection.drain(), PATIENCE)

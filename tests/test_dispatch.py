@@ -25,6 +25,8 @@ from .wire import Line, TurnCounter
 from .wire import lines as lines
 from .wire import quiet_loop as quiet_loop
 
+EAGER = getattr(asyncio, "eager_task_factory", None)
+
 
 class Plain:
     """A callable object."""
@@ -363,10 +365,11 @@ class TestDrain:
         self, lines: list[Line], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("interceptor.dispatch.dispatcher.GRACE", 0.05)
-        bench = Bench()
+        bench, begun = Bench(), asyncio.Event()
         free: list[bool] = []
 
         async def stubborn(event: Event) -> None:
+            begun.set()
             while not free:
                 try:
                     await bench.gate.wait()
@@ -376,11 +379,26 @@ class TestDrain:
 
         bench.dispatcher.on(842, stubborn)
         bench.put(1)
+        await asyncio.wait_for(begun.wait(), PATIENCE)
         await asyncio.wait_for(bench.dispatcher.drain(0), PATIENCE)
         assert [line["count"] for line in lines if line["log_level"] == "error"] == [1]
         free.append(True)
         bench.gate.set()
         await bench.idle()
+
+
+@pytest.mark.skipif(not EAGER, reason="eager tasks came with Python 3.12")
+async def test_eager_tasks_of_the_program_leave_nothing_to_wait_for() -> None:
+    """They may be over before whoever makes them knows them."""
+    asyncio.get_running_loop().set_task_factory(EAGER)
+    bench = Bench()
+    bench.dispatcher.on(842, bench.slow(turns=0))
+    bench.put(1)
+    await bench.idle()
+    bench.dispatcher.spawn(bench.waiting(receive(2)))
+    bench.gate.set()
+    await bench.dispatcher.drain(asyncio.get_running_loop().time() + PATIENCE)
+    assert bench.log == ["<1", "1>", "<2", "2>"]
 
 
 async def test_calls_of_other_threads_leave_the_loop_to_its_sockets() -> None:

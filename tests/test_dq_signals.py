@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -29,6 +29,9 @@ from .wire import Line
 from .wire import lines as lines
 
 OPENED, HEARD, CLOSED = "WebSocketUpgrade", "WebSocketReceive", "WebSocketClose"
+
+Interrupt = Callable[[Callable[[], object]], None]
+needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 
 
 class Stop(BaseException):
@@ -273,7 +276,7 @@ def check_each(told: list[Event], sockets: int) -> None:
         assert heard == sorted(set(heard))
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+@needs_timer
 def test_thousands_of_signals() -> None:
     """Each raises; the program catches that, and goes on."""
     host, raised = make_host(), 0
@@ -315,6 +318,65 @@ def test_thousands_of_signals() -> None:
         signal.signal(signal.SIGALRM, before)
     assert raised > 10
     check_each(seen.events, sockets)
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Interrupt]:
+    """Calls a function that takes long, until a signal's handler raises at some step of it."""
+    amid: list[bool] = []
+
+    def stop(signum: int, frame: object) -> None:
+        if amid:
+            amid.clear()
+            raise Stop
+
+    def begin(function: Callable[[], object]) -> None:
+        amid.append(True)
+        function()
+
+    def call(function: Callable[[], object]) -> None:
+        with pytest.raises(Stop):
+            begin(function)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    yield call
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@needs_timer
+def test_signals_amid_jobs_leave_the_thread_out_of_them(
+    interrupt: Interrupt,
+) -> None:
+    """Else a stop would be refused, as one in a callback."""
+    crossing = Crossing(lambda pump: None, lambda: None)
+
+    def job() -> None:
+        crossing.enter(job)
+
+    for _ in range(200):
+        job()  # The last one is lost where the signal came as it was taken.
+        interrupt(crossing.run)
+        assert not crossing.in_job
+
+
+@needs_timer
+async def test_signals_amid_calls_of_threads_keep_nothing_back(
+    interrupt: Interrupt,
+) -> None:
+    """Else their sockets would never write again."""
+    dispatcher = Dispatcher()
+    dispatcher.bind()
+
+    def call() -> None:
+        """It costs as little as can be."""
+
+    for _ in range(200):
+        dispatcher._calls.extend([(call, ())] * 100_000)
+        interrupt(dispatcher._run_calls)
+        assert dispatcher.flushes is None
+        dispatcher._calls.clear()
 
 
 @pytest.mark.parametrize("kind", [WebSocketUpgrade, WebSocketReceive])

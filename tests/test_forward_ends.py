@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from interceptor import Host, Timeouts
+from interceptor.ways.forward import Stream
 
 from .forwarded import ROWS, Web, get, ok, read_exactly
 from .peer import PATIENCE, Peer, until
@@ -40,6 +41,25 @@ async def test_a_client_that_leaves_leaves_nothing() -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
         await asyncio.wait_for(gone.wait(), PATIENCE)
         await until(lambda: not host._listener.transports)
+
+
+@pytest.mark.asyncio  # uvloop's transports count what waits as it comes, and stop later
+async def test_small_pieces_do_not_pile_up_in_a_transport() -> None:
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    with far:
+        transport, stream = await loop.create_connection(Stream, sock=near)
+        writing = loop.create_task(stream.write(b"small"))
+        while not transport.get_write_buffer_size():
+            await writing
+            writing = loop.create_task(stream.write(b"small"))
+            await asyncio.sleep(0)
+        assert not writing.done()
+        far.setblocking(False)
+        await loop.sock_recv(far, 2**20)
+        await asyncio.wait_for(writing, PATIENCE)
+        stream.close()
+        await asyncio.wait_for(stream.gone, PATIENCE)
 
 
 async def test_idle_connections_go_after_the_time_for_a_head() -> None:

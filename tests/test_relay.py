@@ -342,6 +342,23 @@ class TestSlowReader:
             return 0
 
 
+@pytest.mark.asyncio  # uvloop's transports count what waits as it comes, and stop later
+async def test_small_pieces_do_not_pile_up_in_a_transport() -> None:
+    """By themselves there they would take many times their size, and time by the square."""
+    async with joined(buffer=READ) as pair:
+        sender, reader = pair.side("near").transport, pair.side("far").transport
+        assert sender is not None
+        assert reader is not None
+        sent = 0
+        while not reader.get_write_buffer_size():
+            await pair.near.send(DATA[:1000])
+            sent += 1000
+            await asyncio.sleep(0)
+        assert not sender.is_reading()
+        pair.near.fin()
+        assert len(await pair.far.rest()) == sent
+
+
 def allow_files(count: int) -> None:
     """Raise the limit of open files as far as is needed, or skip."""
     try:

@@ -119,7 +119,8 @@ class Link:
         self.diagnosis: Diagnosis | None = None
         _links.difference_update([link for link in _links if link._loop.is_closed()])
         _links.add(self)
-        self._opener = self._loop.create_task(self._open())
+        # Not create_task: what is eager (a task factory of Python 3.12) is over before it is noted.
+        self._opener = asyncio.Task(self._open(), loop=self._loop)
 
     # For the WebSocket object.
 
@@ -148,7 +149,7 @@ class Link:
         connection = self.connection
         connection.send(payload, opcode)
         if connection.blocked and self._draining is None and connection.end is None:
-            self._draining = self._loop.create_task(self._drain(connection))
+            self._draining = asyncio.Task(self._drain(connection), loop=self._loop)
 
     def close(self, code: int | None, reason: str = "") -> None:
         """Start the closing handshake; what comes after that is delivered to nobody."""

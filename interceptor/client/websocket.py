@@ -9,7 +9,7 @@ import asyncio
 import math
 import ssl as tls
 import sys
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -312,20 +312,24 @@ class WebSocket(EventTarget):
         self.close(1000)
         await self._until_closed()
 
-    def __aiter__(self) -> AsyncIterator[MessageEvent]:
+    # No generator: where one is let go before its end, uvloop's debug mode crashes Python 3.12 and newer.
+    def __aiter__(self) -> Self:
         """Give the messages as they come; ends when the socket has ended.
 
         They are kept from now on, within `async with` from the beginning, and while too many wait the
         socket is not read.
         """
-        return self._iterate(self._collect())
+        self._collect()
+        return self
 
-    async def _iterate(self, inbox: Inbox) -> AsyncIterator[MessageEvent]:
-        while inbox or self._end is None:
-            if inbox:
-                yield inbox.take()
-            else:
-                await self._wait(inbox.changed)
+    async def __anext__(self) -> MessageEvent:
+        """Wait for the next message, or for the end."""
+        inbox = self._collect()
+        while not inbox and self._end is None:
+            await self._wait(inbox.changed)
+        if not inbox:
+            raise StopAsyncIteration
+        return inbox.take()
 
     def _collect(self) -> Inbox:
         if self._inbox is None:

@@ -174,20 +174,26 @@ class Crossing:
             until: on the clock of time.monotonic.
             least: so many jobs are run even where the time is over.
         """
-        jobs, local = self._jobs, self._local
+        local = self._local
         local.depth = getattr(local, "depth", 0) + 1
         try:
-            while jobs:
-                try:
-                    job = jobs.popleft()
-                except IndexError:  # Another pump was faster.
-                    break
-                event = job()
-                least -= 1
-                if event is not None or (time.monotonic() >= until and least <= 0):
-                    return event
+            # The loop is in a method of its own: where a signal's handler raises just as a loop begins anew,
+            # Python 3.13 leaves out a `finally` around it.
+            return self._run(until, least)
         finally:
             local.depth -= 1
+
+    def _run(self, until: float, least: int) -> Event | None:
+        jobs = self._jobs
+        while jobs:
+            try:
+                job = jobs.popleft()
+            except IndexError:  # Another pump was faster.
+                break
+            event = job()
+            least -= 1
+            if event is not None or (time.monotonic() >= until and least <= 0):
+                return event
         return None
 
     def pump(self) -> None:

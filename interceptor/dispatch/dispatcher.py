@@ -243,12 +243,7 @@ class Dispatcher:
         self._woken = False
         calls, self.flushes = self._calls, []
         try:
-            # Not more than wait now: a thread that calls without end must not keep the loop from its sockets.
-            for _ in range(len(calls)):
-                function, args = calls.popleft()
-                function(*args)
-                if time.monotonic() > until:
-                    break
+            self._run_each(until)  # No loop here: see Crossing.run.
         finally:
             flushes, self.flushes = self.flushes, None
             for flush in flushes:
@@ -256,6 +251,15 @@ class Dispatcher:
             if calls and not self._woken:
                 self._woken = True
                 self.loop.call_soon(self._take_turn)
+
+    def _run_each(self, until: float) -> None:
+        calls = self._calls
+        # Not more than wait now: a thread that calls without end must not keep the loop from its sockets.
+        for _ in range(len(calls)):
+            function, args = calls.popleft()
+            function(*args)
+            if time.monotonic() > until:
+                break
 
     def _take_turn(self) -> None:
         """Run what other threads asked for, for a while, so that no socket waits for all of it."""
@@ -405,7 +409,7 @@ class Dispatcher:
 
     def spawn(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task that `drain` sees to the end of."""
-        task = self.loop.create_task(coroutine)
+        task = asyncio.Task(coroutine, loop=self.loop)  # See Lane._deliver.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

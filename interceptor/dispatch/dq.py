@@ -120,13 +120,15 @@ class Queue:
         """Run jobs until `end` is called, unless another thread does; drop events that are given out."""
         self._slice = LOOK_AGAIN
         self._stopper = threading.get_ident()
-        deadline = time.monotonic() + timeout
         try:
             with suppress(InvalidState):
-                while self.take(deadline - time.monotonic()) is not None:
-                    """Nobody asks for it any more."""
+                self._take_all(time.monotonic() + timeout)  # No loop here: see Crossing.run.
         finally:
             self._stopper = 0
+
+    def _take_all(self, deadline: float) -> None:
+        while self.take(deadline - time.monotonic()) is not None:
+            """Nobody asks for it any more."""
 
     def end(self) -> None:
         """Return who waits, once nothing is left to run."""

@@ -213,7 +213,8 @@ class Lane:
         for index, callback in enumerate(callbacks):
             if callback.is_async or crossing is not None:
                 coroutine = self._in_task(event, callbacks[index:], result, then)
-                self.task = dispatcher.loop.create_task(coroutine)
+                # Not create_task: what is eager (a task factory of Python 3.12) is over before it is noted.
+                self.task = asyncio.Task(coroutine, loop=dispatcher.loop)
                 dispatcher.started(self)
                 return False
             value = self._call(callback.handler, event)
@@ -387,11 +388,11 @@ class Lane:
                 self._current = None
                 if then is not None:
                     then(result)
+                result = None  # See _deliver; since Python 3.12 an exception knows the frames around, too.
                 if not self._queue or self._dispatcher.crossing is not None:
                     return
                 event, then = self._queue.popleft()
                 self.release(event)
-                result = None
                 callbacks = self._dispatcher.callbacks[event.__class__]
                 if not callbacks and self._offer(event, then, None):
                     return

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 import h11
 
+from ..backlog import fit_writes
 from ..config import Timeouts
 from ..exceptions import HandshakeFailure
 from ..handshake import Request, refusal
@@ -67,6 +68,7 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read it."""
         self.transport = cast(asyncio.Transport, transport)
+        fit_writes(self.transport)
         self.reader.set_transport(transport)
 
     def data_received(self, data: bytes) -> None:
