@@ -34,8 +34,8 @@ WIDE_READ = 256 * 1024
 TURN = 0.005
 """Seconds after which a socket that has more to be handled lets the others have their turn."""
 
-LONG = 0.001
-"""Seconds of handling a large read after which the next one waits for another turn; libuv reads 32 in one."""
+LONG = TURN / 32
+"""Seconds of handling a large read after which the next one waits for another turn: libuv reads 32 in one."""
 
 
 class Owner(Protocol):

@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 
 from benchmarks import bounds
 from benchmarks.bounds import CASES, MIB, Case
-from interceptor import Host, Limits, WebSocketReceive
+from interceptor import Host, Limits, WebSocketReceive, connection
 from interceptor.frames import SLICE
 
 from .bench import Bench, receive
@@ -99,6 +100,26 @@ async def test_a_flood_leaves_the_loop_to_others() -> None:
         await peer.send(frame(BINARY, bytes(1018)) * 1024)
         await until(lambda: handled.total() == 1024)
     assert max(handled.values()) <= 2 * (SLICE // 1024 + 1)  # libuv reads and runs what is due in one turn.
+
+
+@BOTH_LOOPS
+async def test_a_flood_of_what_takes_no_time_does_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads that are short by themselves, and many in one turn; the clock is that of what was handled."""
+    handled: Counter[int] = Counter()
+    turns = TurnCounter()
+    host = Host([("*", 1)], security=ANYONE)
+    each = 0.000003
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: handled.total() * each))
+
+    @host.on("WebSocketReceive")
+    def receive(event: WebSocketReceive) -> None:
+        handled[turns.count] += 1
+
+    async with host, Peer.open(host) as peer:
+        peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
+        await peer.send(frame(BINARY, bytes(1018)) * 4096)
+        await until(lambda: handled.total() == 4096)
+    assert max(handled.values()) * each <= 1.5 * connection.TURN
 
 
 class Oops(Exception):
