@@ -35,7 +35,8 @@ from .exceptions import (
 )
 from .host import Host
 from .patterns import InterceptedURLs, Mode, Rule
-from .session import Session, State
+from .session import Session
+from .state import State
 from .threaded import ThreadedHost
 
 __version__ = "0.1.0"

@@ -10,7 +10,6 @@ A session is exactly one of: opened (and later one 843), denied by the program, 
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 import secrets
 import time
@@ -48,30 +47,14 @@ from .inbox import Inbox
 from .outgoing import Outgoing
 from .patterns import URL, Mode, Rule
 from .payload import Data, check_close
+from .state import MOVES, State
 from .stream import Then
 
-__all__ = ["Home", "Session", "State", "Wire", "new_id"]
+__all__ = ["Home", "Session", "Wire", "new_id"]
 
 EVERY_EVENT = frozenset(EVENTS)
 
 _counter = itertools.count()
-
-
-class State(enum.Enum):
-    """Where a socket stands; the names are WHATWG's."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-MOVES = {
-    State.CONNECTING: (State.OPEN, State.CLOSED),  # accepted; denied or failed
-    State.OPEN: (State.CLOSING, State.CLOSED),  # the program closes; the peer closed or was lost
-    State.CLOSING: (State.CLOSED,),
-    State.CLOSED: (),
-}
 
 
 class Home(Protocol):

@@ -13,7 +13,8 @@ from .exceptions import HandshakeFailure, UnknownSocket
 from .frames import Shared
 from .patterns import InterceptedURLs, Mode
 from .payload import Data, to_payload
-from .session import Session, State
+from .session import Session
+from .state import State
 
 __all__ = ["Sessions"]
 

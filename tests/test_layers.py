@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "interceptor"
 
 # Bottom first. A subpackage stands for all that is in it; __init__ is what a program imports.
 LAYERS = (
-    ("exceptions", "log", "clock"),
+    ("exceptions", "log", "clock", "state"),
     ("config", "patterns", "urls", "heads", "binary", "events", "payload", "gui", "upstream"),
     ("handshake", "messages"),
     ("frames", "stream", "dispatch"),

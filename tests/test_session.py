@@ -34,7 +34,8 @@ from interceptor import (
     WebSocketReceive,
     WebSocketUpgrade,
 )
-from interceptor.session import MOVES, new_id
+from interceptor.session import new_id
+from interceptor.state import MOVES
 
 from .peer import BINARY, CONT, PATIENCE, PING, PONG, TEXT, Frame, Peer, Recorder, close_frame, frame, until
 from .programs import DEFLATE, MIB, ask, echo, frames, make_host, messages, opened, pause, resume
