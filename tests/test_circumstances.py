@@ -228,6 +228,34 @@ def test_sigterm_that_cancels_the_program_closes_its_sockets(loop: str) -> None:
     assert "Traceback" not in errors
 
 
+STRUCK = (
+    EXITS
+    + """
+import threading, time
+def strike():
+    while not host.sockets:
+        time.sleep(0.01)
+    time.sleep(0.2)  # Until then dq() waits; if it does not, the test is the easier.
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Thread(target=strike).start()
+"""
+)
+
+
+@needs_signals
+@LOOPS
+def test_a_signal_that_interrupts_no_wait_is_noticed_all_the_same(loop: str) -> None:
+    """One that strikes another thread, or comes between two instructions, does not wake who is in dq()."""
+    with program(HOST + IN_THREAD.format(STRUCK, FACTORY[loop]), "-W", "default") as process:
+        assert process.stdout is not None
+        with connect(process.stdout.readline().strip()) as peer:
+            with pytest.raises(ConnectionClosed):
+                peer.recv(PATIENCE)
+            code_seen = peer.close_code
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, code_seen, complaints(errors)) == (3, 1001, [])
+
+
 @needs_signals
 @LOOPS
 def test_sigterm_that_exits_closes_the_sockets_of_a_thread(loop: str) -> None:

@@ -28,8 +28,9 @@ GRACE = 1.0
 LEAVE = 3 * GRACE
 """Seconds that a thread is waited for at the end of the program; longer it is held up, and left behind."""
 
-PATIENCE_SLICE = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
-"""Longest single wait of the main thread: on Windows Ctrl-C does not get through to one that waits."""
+PATIENCE_SLICE = 0.1 if sys.platform == "win32" else 1.0
+"""Longest single wait of the main thread. On Windows Ctrl-C does not get through to one that waits; elsewhere
+a signal does not that comes just as the wait begins, or on another thread: Python looks for it at the end."""
 
 
 class LoopThread:
