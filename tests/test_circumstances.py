@@ -232,10 +232,11 @@ STRUCK = (
     EXITS
     + """
 import threading, time
+def waits():
+    return sys._current_frames()[threading.main_thread().ident].f_code.co_name == "_wait"
 def strike():
-    while not host.sockets:
+    while not (host.sockets and waits()):
         time.sleep(0.01)
-    time.sleep(0.2)  # Until then dq() waits; if it does not, the test is the easier.
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 threading.Thread(target=strike).start()
 """

@@ -37,6 +37,18 @@ def factory(request: pytest.FixtureRequest) -> LoopFactory:
     return FACTORIES[request.param]
 
 
+def blocked(host: Host) -> tuple[threading.Event, threading.Event]:
+    """Have the loop's thread stand still at a message: an event that tells so, and one that lets it go on."""
+    held, gate = threading.Event(), threading.Event()
+
+    @host.on("WebSocketReceive")
+    def block(event: Event) -> None:
+        held.set()
+        assert gate.wait(PATIENCE)
+
+    return held, gate
+
+
 class TestLife:
     """start and stop."""
 
@@ -305,12 +317,7 @@ class TestCalls:
         limit = 100_000
         host = make_host(limits=Limits(write_buffer=limit))
         seen = Seen(host, "WebSocketUpgrade")
-        held, gate = threading.Event(), threading.Event()
-
-        @host.on("WebSocketReceive")
-        def block(event: Event) -> None:
-            held.set()
-            assert gate.wait(PATIENCE)
+        held, gate = blocked(host)
 
         with no_thread_left(), host.in_thread():
             peer = dial(host)
@@ -329,12 +336,7 @@ class TestCalls:
     def test_buffered_amount_tells_a_thread_what_is_still_on_its_way(self) -> None:
         host = make_host()
         seen = Seen(host, "WebSocketUpgrade")
-        held, gate = threading.Event(), threading.Event()
-
-        @host.on("WebSocketReceive")
-        def block(event: Event) -> None:
-            held.set()
-            assert gate.wait(PATIENCE)
+        held, gate = blocked(host)
 
         with no_thread_left(), host.in_thread(), dial(host) as peer:
             id = seen.wait_for("WebSocketUpgrade").id  # type: ignore[attr-defined]
